@@ -4,8 +4,8 @@ Prose twin: docs/protocol.md; TypeScript twin: web/src/wire/signaling.ts (genera
 Rules: text frames of JSON, at most 64 KiB. The client speaks first (`hello`, then `join` or
 `resume`); every request carries an `id` that comes back in exactly one `ok`, `joined`, `resumed` or
 `error`. Server messages that change what the client knows about the room carry `seq`; a socket that
-is lost comes back with `resume` and the last `seq` it saw, and media goes on meanwhile. Unknown fields
-are ignored, unknown types are answered with `error` code `unknown_type`.
+is lost comes back with `resume` and the last `seq` it saw, and media goes on meanwhile. Unknown
+fields are ignored, unknown types are answered with `error` code `unknown_type`.
 """
 
 from datetime import datetime
@@ -204,7 +204,7 @@ class Joined(Message):
 
 
 class Resumed(Message):
-    """`room` is given when missed messages could not be replayed one by one (or after a restart)."""
+    """`room` is given when missed messages cannot be replayed one by one (or after a restart)."""
 
     type: Literal["resumed"] = "resumed"
     id: str

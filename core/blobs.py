@@ -1,0 +1,68 @@
+"""Finished files behind one seam: a local directory now, an S3-compatible store later.
+
+Keys are made by us (`recordings/<id>/party-….webm`), never taken from a request. A file appears
+under its key whole or not at all.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+
+
+class BlobStore(Protocol):
+    """What the house asks of a place for finished files. Blocking: call off the event loop."""
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Copy `source` under `key`, durably; an earlier content of `key` is replaced at once."""
+        ...
+
+    def local_path(self, key: str) -> Path:
+        """A readable local file with the content of `key`. Raises FileNotFoundError."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; a missing key is no error."""
+        ...
+
+
+class DirectoryBlobs:
+    """Blobs as files under one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put_file(self, key: str, source: Path) -> None:
+        target = self._path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(source, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_directory(target.parent)
+
+    def local_path(self, key: str) -> Path:
+        path = self._path(key)
+        if not path.is_file():
+            raise FileNotFoundError(key)
+        return path
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"not a blob key: {key!r}")
+        return self.root / key
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
