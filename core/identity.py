@@ -253,7 +253,7 @@ async def staff_by_token(tx: AsyncSession, token: str, *, now: datetime) -> Staf
 
 
 def new_kiosk(name: str, county_id: str, *, now: datetime) -> tuple[Kiosk, str]:
-    """A kiosk waiting to be enrolled, and the code to type into it: 8 digits, 10 minutes, one use."""
+    """A kiosk waiting to be enrolled, and its code: 8 digits, good for 10 minutes and one use."""
     code = f"{secrets.randbelow(10**8):08d}"
     kiosk = Kiosk(
         id=KioskId(new_id()), name=name, county_id=county_id, enrolment_digest=digest(code),
