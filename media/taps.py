@@ -1,0 +1,52 @@
+"""What the router needs of a recorder, as protocols: so live media runs, and is tested, without a disk.
+
+The one implementation is `media/recorder.py`. A tap is called in the hot loop for every packet: it
+must be cheap, must never block and must never raise. A room without a recorder has no taps.
+"""
+
+from enum import StrEnum
+from typing import Protocol
+
+from core.ids import ParticipantId
+from media.tracks import CodecInfo, TrackName
+
+
+class MarkKind(StrEnum):
+    """What happened on a party's timeline besides packets. The value is the word in the journal."""
+
+    JOIN = "join"
+    LEAVE = "leave"
+    MUTE = "mute"
+    UNMUTE = "unmute"
+    SILENT = "silent"
+    BACK = "back"
+    GAP = "gap"
+    KEYFRAME_REQUESTED = "keyframe_requested"
+
+
+class PartyTap(Protocol):
+    """The recording of one participant's one leg. Times are `CLOCK_MONOTONIC` nanoseconds."""
+
+    def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
+        """The index under which packets of this SSRC arrive; asked again when the codec changes."""
+        ...
+
+    def rtp(self, track_index: int, packet: bytes | memoryview, arrival_ns: int) -> None:
+        """One decrypted RTP packet as received; copied before return."""
+        ...
+
+    def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
+        """A sender report: which RTP timestamp the sender's clock called which NTP time."""
+        ...
+
+    def mark(
+        self, kind: MarkKind, at_ns: int, track_index: int | None = None, detail: str = ""
+    ) -> None:
+        """Note that `kind` happened at `at_ns`, to one track or (None) to the party."""
+        ...
+
+
+class Recorder(Protocol):
+    """Hands out one tap per participant and leg. Sealing is the business of whoever opened it."""
+
+    def party(self, participant_id: ParticipantId, leg: int, label: str, role: str) -> PartyTap: ...
