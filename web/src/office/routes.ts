@@ -1,0 +1,5 @@
+import type { RouteRecordRaw } from 'vue-router';
+
+export const officeRoutes: RouteRecordRaw[] = [
+  { path: '/office', component: () => import('./OfficePage.vue'), meta: { title: 'office.title' } },
+];

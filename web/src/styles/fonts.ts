@@ -1,0 +1,6 @@
+// The typefaces, served by ourselves. Browsers fetch only the subsets that a page needs.
+import '@fontsource/noto-sans-sc/400.css';
+import '@fontsource/noto-sans-sc/500.css';
+import '@fontsource/noto-sans-sc/700.css';
+import '@fontsource/noto-serif-tibetan/tibetan-400.css';
+import '@fontsource/noto-serif-tibetan/tibetan-700.css';

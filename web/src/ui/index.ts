@@ -1,0 +1,22 @@
+// The furniture. Pages are put together from these; none of them knows a page or the server.
+export { default as UiButton } from './UiButton.vue';
+export { default as UiClock } from './UiClock.vue';
+export { default as UiDialog } from './UiDialog.vue';
+export { default as UiEmpty } from './UiEmpty.vue';
+export { default as UiError } from './UiError.vue';
+export { default as UiEvents } from './UiEvents.vue';
+export { default as UiField } from './UiField.vue';
+export { default as UiIcon } from './UiIcon.vue';
+export { default as UiLanguageSwitch } from './UiLanguageSwitch.vue';
+export { default as UiNotice } from './UiNotice.vue';
+export { default as UiProgress } from './UiProgress.vue';
+export { default as UiSelect } from './UiSelect.vue';
+export { default as UiShell } from './UiShell.vue';
+export { default as UiTable } from './UiTable.vue';
+export { default as UiTag } from './UiTag.vue';
+export { default as UiToasts } from './UiToasts.vue';
+export { default as UiVideo } from './UiVideo.vue';
+export type { IconName } from './icons';
+export { say } from './toasts';
+export { useDeed, useLoad } from './useLoad';
+export { useNow } from './useNow';
