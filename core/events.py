@@ -18,6 +18,7 @@ from core.db import Base
 
 class EventKind(StrEnum):
     APPOINTMENT_BOOKED = "appointment_booked"
+    SESSION_STARTED = "session_started"
     SESSION_ENDED = "session_ended"
     CASE_OPENED = "case_opened"
 

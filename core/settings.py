@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     redis_url: str = ""
     ffmpeg: Path | None = None
+    web_dir: Path = Path(__file__).parents[1] / "web" / "dist"
     min_free_disk_mib: Annotated[int, Field(ge=64)] = 512
 
     # Who we are on the network.
