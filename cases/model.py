@@ -14,6 +14,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueC
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from cases.schemas import CaseState, Outcome
+from cases.workflow import ClockKind, ClockUnit
 from core.db import Base
 from core.identity import Official, OrgUnit
 
@@ -22,21 +23,6 @@ class CaseForm(StrEnum):
     """信访形式. Other forms (letter, visit, net, phone) come with their own intake."""
 
     VIDEO = "video"
-
-
-class ClockKind(StrEnum):
-    """Which duty or right a clock counts; see cases/workflow.py for lengths and articles."""
-
-    ROUTE = "route"  # art. 22(1): transfer, assign or report
-    NOTICE = "notice"  # art. 23(3): written notice of acceptance or refusal
-    OBJECTION = "objection"  # art. 23(3): the unit may object
-    HANDLE = "handle"  # art. 34: close
-    ASK_REVIEW = "ask_review"  # art. 35: the person may ask for a review
-
-
-class ClockUnit(StrEnum):
-    DAYS = "days"
-    WORKING_DAYS = "working_days"
 
 
 class Face(StrEnum):
@@ -81,7 +67,9 @@ class Case(Base):
     people_total: Mapped[int]
     """人次: everyone who came; the party lists only who spoke for them."""
     holder_id: Mapped[str] = mapped_column(ForeignKey("org_units.id"))
-    """Who must act now. Never empty: the first to receive keeps it until another takes it."""
+    """Who must act now; never empty."""
+    first_holder_id: Mapped[str] = mapped_column(ForeignKey("org_units.id"))
+    """Who registered it (首接责任); a matter that a unit sends back returns here."""
     held_since: Mapped[datetime]
     opened_at: Mapped[datetime]
 
@@ -162,7 +150,7 @@ class ClockRow(Base):
 
 
 class Demand(Base):
-    """One thing that was asked for, and what was said to it. With owner and date it is a Promise."""
+    """One thing that was asked for and what was said to it; with owner and date, a Promise."""
 
     __tablename__ = "demands"
     __table_args__ = (
