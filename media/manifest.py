@@ -1,0 +1,488 @@
+"""The book of a finished recording: which journals it has, how long they are, what they hash to.
+
+`close_book` seals what is unsealed, hashes every journal and writes `manifest.json` by rename, so a
+recording is either finished or it is not. `recover` is the same act after a crash; `verify` and
+`inspect` only read. One lock file per directory keeps two closers, or a closer and a writer, apart;
+the kernel frees it when its owner dies.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import hashes
+
+from core.errors import Conflict, NotFound
+from media import journal
+from media.journal import (
+    JournalDamaged,
+    JournalReader,
+    RecordType,
+    Seal,
+    SealReason,
+    TrackRecord,
+)
+
+FILE_NAME: Final = "manifest.json"
+FORMAT: Final = "reception-recording"
+VERSION: Final = 1
+_LOCK_NAME: Final = "recording.lock"
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+class RecordingBusy(Conflict):
+    """The recording is still being written, or someone else is closing it."""
+
+    code = "recording_busy"
+
+
+class RecordingMissing(NotFound):
+    """There is no recording in this directory."""
+
+    code = "recording_missing"
+
+
+class SealedBy(StrEnum):
+    RECORDER = "recorder"
+    RECOVERY = "recovery"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One journal as the manifest vouches for it. Times are on the session's timeline."""
+
+    path: str
+    participant_id: str
+    leg: int
+    segment: int
+    role: str
+    label: str
+    bytes: int
+    records: int
+    first_ms: int | None
+    last_ms: int | None
+    sealed: str
+    damaged_bytes: int
+    sha256: str
+    sm3: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `manifest.json` says. A signature, when there is one, is over the file's exact bytes and
+    stands beside it, so this shape need not change for it."""
+
+    session_id: str
+    t0_wall_ns: int
+    sealed_at: str
+    sealed_by: str
+    duration_ms: int
+    journals: tuple[JournalEntry, ...]
+    unreadable: tuple[str, ...]
+    """Journals whose header cannot be trusted: kept, never used."""
+    previous_sha256: str | None
+    """The manifest this one follows in the session's chain; None for the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing `verify` found. `code` is stable; `words` are for the person at the console."""
+
+    path: str
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    directory: str
+    journals: int
+    bytes: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.problems
+
+
+def close_book(directory: Path, *, sealed_at: datetime, by: SealedBy) -> Manifest:
+    """Seal, hash, write the manifest. The caller holds the directory's lock. Raises `OSError`.
+
+    An existing manifest is returned as it is: a finished recording is never changed.
+    """
+    existing = read_manifest(directory)
+    if existing is not None:
+        return existing
+    entries: list[JournalEntry] = []
+    unreadable: list[str] = []
+    session_id = ""
+    t0_wall_ns = 0
+    for path in journal.journals_in(directory):
+        try:
+            _seal_if_open(path)
+            with journal.open_journal(path) as reader:
+                session_id = reader.header.session_id
+                t0_wall_ns = reader.header.t0_wall_ns
+                entries.append(_entry(path, reader))
+        except JournalDamaged:
+            # A file that was created but whose header never reached the disk, or one that was
+            # destroyed: nothing can be read from it, and nothing is thrown away.
+            unreadable.append(path.name)
+    book = Manifest(
+        session_id=session_id,
+        t0_wall_ns=t0_wall_ns,
+        sealed_at=sealed_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        sealed_by=by.value,
+        duration_ms=max((entry.last_ms or 0 for entry in entries), default=0),
+        journals=tuple(entries),
+        unreadable=tuple(unreadable),
+        previous_sha256=None,
+    )
+    text = json.dumps(
+        {"format": FORMAT, "version": VERSION, **asdict(book)},
+        ensure_ascii=False,
+        indent=1,
+        sort_keys=True,
+    )
+    write_durably(directory / FILE_NAME, text.encode() + b"\n")
+    return book
+
+
+def recover(directory: Path, *, patience_s: float = 10.0) -> Manifest:
+    """Finish a recording whose writer died: cut torn tails, seal, write the manifest. Idempotent.
+
+    Several may try at once: one works, the others wait and read its result. Raises `RecordingBusy`
+    if the lock is not free in time (the recording is live), `RecordingMissing`, or `OSError`.
+    """
+    if not directory.is_dir():
+        raise RecordingMissing("There is no recording in this place.")
+    with locked(directory, patience_s=patience_s):
+        if read_manifest(directory) is None and not journal.journals_in(directory):
+            raise RecordingMissing("There is no recording in this place.")
+        return close_book(directory, sealed_at=datetime.now(UTC), by=SealedBy.RECOVERY)
+
+
+def verify(directory: Path) -> Verification:
+    """Read everything again and compare it with the manifest. Changes nothing."""
+    problems: list[Problem] = []
+    try:
+        book = read_manifest(directory)
+    except JournalDamaged as damaged:
+        book = None
+        problems.append(Problem(FILE_NAME, "manifest_damaged", damaged.message))
+    if book is None:
+        if not problems:
+            problems.append(
+                Problem(FILE_NAME, "not_sealed", "The recording has no manifest: recover it first.")
+            )
+        return Verification(str(directory), 0, 0, tuple(problems))
+    for entry in book.journals:
+        problems.extend(_verify_entry(directory, entry))
+    known = {entry.path for entry in book.journals} | set(book.unreadable)
+    for path in journal.journals_in(directory):
+        if path.name not in known:
+            problems.append(
+                Problem(path.name, "not_in_manifest", "This journal is not in the manifest.")
+            )
+    for name in book.unreadable:
+        problems.append(Problem(name, "unreadable", "This journal's header cannot be trusted."))
+    total = sum(entry.bytes for entry in book.journals)
+    return Verification(str(directory), len(book.journals), total, tuple(problems))
+
+
+def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
+    path = directory / entry.path
+    if not path.is_file():
+        yield Problem(entry.path, "missing", "This journal is gone.")
+        return
+    if path.stat().st_size != entry.bytes:
+        yield Problem(entry.path, "size", "This journal does not have its recorded length.")
+    sha256, sm3 = digests(path)
+    if sha256 != entry.sha256:
+        yield Problem(entry.path, "sha256", "The SHA-256 of this journal does not match.")
+    if sm3 != entry.sm3:
+        yield Problem(entry.path, "sm3", "The SM3 of this journal does not match.")
+    try:
+        with journal.open_journal(path) as reader:
+            records = sum(1 for _ in reader.records())
+            bad = reader.damaged_bytes + reader.torn_bytes
+            if bad or records != entry.records:
+                yield Problem(entry.path, "records", f"{bad} bytes hold no valid record.")
+    except JournalDamaged as damaged:
+        yield Problem(entry.path, "header", damaged.message)
+
+
+def inspect(directory: Path) -> dict[str, Any]:
+    """What is in the recording, as JSON-ready values; works on live, torn and finished ones."""
+    book = read_manifest(directory)
+    described = []
+    for path in journal.journals_in(directory):
+        try:
+            with journal.open_journal(path) as reader:
+                described.append(_describe(path, reader))
+        except JournalDamaged as damaged:
+            described.append({"path": path.name, "error": damaged.message})
+    return {
+        "directory": str(directory),
+        "sealed": None if book is None else {"at": book.sealed_at, "by": book.sealed_by},
+        "session_id": None if book is None else book.session_id,
+        "duration_ms": None if book is None else book.duration_ms,
+        "journals": described,
+    }
+
+
+def inspect_text(directory: Path) -> str:
+    """`inspect` for a person."""
+    found = inspect(directory)
+    sealed = found["sealed"]
+    lines = [
+        f"recording {found['directory']}",
+        f"  sealed {sealed['at']} by {sealed['by']}" if sealed else "  not sealed",
+    ]
+    for item in found["journals"]:
+        if "error" in item:
+            lines.append(f"  {item['path']}: {item['error']}")
+            continue
+        lines.append(
+            f"  {item['path']}: {item['role']} leg {item['leg']}, {item['bytes']} bytes, "
+            f"{item['first_ms']}–{item['last_ms']} ms, {item['sealed'] or 'open'}, "
+            f"damaged {item['damaged_bytes']}, torn {item['torn_bytes']}"
+        )
+        for track in item["tracks"]:
+            lines.append(
+                f"    {track['index']:3d} {track['name']} {track['mime']}: "
+                f"{track['packets']} packets, {track['bytes']} bytes"
+            )
+        for mark in item["marks"]:
+            lines.append(f"    {mark['at_ms']:8d} ms {mark['kind']} {mark['detail']}".rstrip())
+    return "\n".join(lines)
+
+
+def _describe(path: Path, reader: JournalReader) -> dict[str, Any]:
+    walk = _walk(reader)
+    return {
+        "path": path.name,
+        "participant_id": reader.header.participant_id,
+        "leg": reader.header.leg,
+        "segment": reader.header.segment,
+        "role": reader.header.role,
+        "label": reader.header.label,
+        "bytes": reader.size_bytes,
+        "records": walk.records,
+        "first_ms": walk.first_ms,
+        "last_ms": walk.last_ms,
+        "sealed": None if walk.seal is None else walk.seal.reason.value,
+        "damaged_bytes": reader.damaged_bytes,
+        "torn_bytes": reader.torn_bytes,
+        "tracks": [
+            {
+                "index": track.index,
+                "name": track.name.value,
+                "mime": track.codec.mime,
+                "ssrc": track.ssrc,
+                "packets": walk.packets.get(track.index, 0),
+                "bytes": walk.bytes.get(track.index, 0),
+            }
+            for track in walk.tracks
+        ],
+        "marks": walk.marks,
+    }
+
+
+@dataclass(slots=True)
+class _Walk:
+    records: int
+    first_ms: int | None
+    last_ms: int | None
+    seal: Seal | None
+    tracks: list[TrackRecord]
+    packets: dict[int, int]
+    bytes: dict[int, int]
+    marks: list[dict[str, Any]]
+
+
+def _walk(reader: JournalReader) -> _Walk:
+    """One pass over a journal. Media and marks set the first and last times; a seal does not."""
+    walk = _Walk(0, None, None, None, [], {}, {}, [])
+    t0 = reader.header.t0_mono_ns
+    for record in reader.records():
+        walk.records += 1
+        at_ms = (record.at_ns - t0) // 1_000_000
+        walk.seal = None
+        if record.type is RecordType.SEAL:
+            with contextlib.suppress(JournalDamaged):
+                walk.seal = journal.parse_seal(record)
+            continue
+        if record.type is RecordType.TRACK:
+            with contextlib.suppress(JournalDamaged):
+                walk.tracks.append(journal.parse_track(record))
+            continue
+        walk.first_ms = at_ms if walk.first_ms is None else min(walk.first_ms, at_ms)
+        walk.last_ms = at_ms if walk.last_ms is None else max(walk.last_ms, at_ms)
+        if record.type is RecordType.RTP:
+            walk.packets[record.track] = walk.packets.get(record.track, 0) + 1
+            walk.bytes[record.track] = walk.bytes.get(record.track, 0) + len(record.payload)
+        elif record.type is RecordType.MARK:
+            with contextlib.suppress(JournalDamaged):
+                mark = journal.parse_mark(record)
+                walk.marks.append({"at_ms": at_ms, "kind": mark.kind.value, "detail": mark.detail})
+        elif record.type is RecordType.GAP:
+            with contextlib.suppress(JournalDamaged):
+                gap = journal.parse_gap(record)
+                words = f"{gap.packets} packets ({gap.cause})"
+                walk.marks.append({"at_ms": at_ms, "kind": "lost", "detail": words})
+    return walk
+
+
+def _entry(path: Path, reader: JournalReader) -> JournalEntry:
+    walk = _walk(reader)
+    sha256, sm3 = digests(path)
+    return JournalEntry(
+        path=path.name,
+        participant_id=reader.header.participant_id,
+        leg=reader.header.leg,
+        segment=reader.header.segment,
+        role=reader.header.role,
+        label=reader.header.label,
+        bytes=reader.size_bytes,
+        records=walk.records,
+        first_ms=walk.first_ms,
+        last_ms=walk.last_ms,
+        sealed="" if walk.seal is None else walk.seal.reason.value,
+        damaged_bytes=reader.damaged_bytes,
+        sha256=sha256,
+        sm3=sm3,
+    )
+
+
+def _seal_if_open(path: Path) -> None:
+    """Cut what follows the last valid record and append a seal, unless the last one is a seal.
+
+    Safe to repeat after a crash at any point: each step leaves a journal that reads the same.
+    Raises `JournalDamaged` for an untrustworthy header, `OSError`.
+    """
+    with journal.open_journal(path) as reader:
+        last_type: RecordType | None = None
+        last_ns = reader.header.t0_mono_ns
+        records = 0
+        for record in reader.records():
+            last_type, last_ns, records = record.type, max(last_ns, record.at_ns), records + 1
+        if last_type is RecordType.SEAL and not reader.torn_bytes:
+            return
+        end, seed = reader.valid_end, reader.header.crc_seed
+        already_sealed = last_type is RecordType.SEAL
+    with path.open("r+b") as file:
+        file.truncate(end)
+        if not already_sealed:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            seal = Seal(SealReason.RECOVERED, records, end, digest)
+            file.seek(end)
+            file.write(journal.encode_seal(seed, last_ns, seal))
+        file.flush()
+        os.fdatasync(file.fileno())
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest, or None if there is none. Raises `JournalDamaged` for one not understood."""
+    try:
+        text = (directory / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        value = json.loads(text)
+        if value["format"] != FORMAT or value["version"] != VERSION:
+            raise JournalDamaged("The manifest has a version this program does not read.")
+        journals = tuple(
+            JournalEntry(**{name: entry[name] for name in JournalEntry.__slots__})
+            for entry in value["journals"]
+        )
+        rest = {name: value[name] for name in Manifest.__slots__ if name != "journals"}
+        rest["unreadable"] = tuple(rest["unreadable"])
+        return Manifest(journals=journals, **rest)
+    except (ValueError, KeyError, TypeError) as problem:
+        raise JournalDamaged("The manifest cannot be read.") from problem
+
+
+# --- the disk ------------------------------------------------------------------------------------
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """SHA-256 and SM3 (GB/T 32905) of a file in one pass, as hex."""
+    sha256 = hashlib.sha256()
+    sm3 = hashes.Hash(hashes.SM3())
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            sm3.update(chunk)
+    return sha256.hexdigest(), sm3.finalize().hex()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """The file is there whole or not at all, also after a power cut."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(part, path)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Rename a synced file to its name, and make the name durable."""
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_directory(directory: Path) -> int | None:
+    """Take the recording's lock; None if someone else has it. The caller closes the descriptor."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+    fd = os.open(directory / _LOCK_NAME, flags, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+@contextmanager
+def locked(directory: Path, *, patience_s: float) -> Iterator[None]:
+    """Hold the recording's lock. Raises `RecordingBusy` if it is not free within `patience_s`."""
+    until = time.monotonic() + patience_s
+    while (fd := lock_directory(directory)) is None:
+        if time.monotonic() >= until:
+            raise RecordingBusy("This recording is still being written or closed.")
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def boot_id() -> str:
+    """Names this boot of the machine: monotonic times compare only within one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

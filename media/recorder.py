@@ -1,0 +1,743 @@
+"""A subscriber that may not drop: what the relay receives goes into journals, off the hot loop.
+
+The relay's loop only appends encoded records to a list. One writer thread per process gives them to
+the kernel every 40 ms and asks the disk to keep them every 400 ms, so a killed process loses less
+than 100 ms and a power cut less than a second. A segment whose write or sync fails is never trusted
+again: the next segment repeats everything that was not known to be on disk. While the disk takes
+nothing the call goes on, the state says so, and packets wait in a bounded buffer.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from core.clock import Clock
+from core.errors import Unavailable
+from core.ids import ParticipantId, SessionId
+from media import journal, manifest
+from media.journal import JournalHeader, LostPackets, MarkKind, Seal, SealReason, TrackRecord
+from media.tracks import CodecInfo, TrackName
+
+log = structlog.get_logger(__name__)
+
+WRITE_EVERY_S: Final = 0.04
+"""With the pass itself and a late wake-up this stays under the promised 50 ms."""
+SYNC_EVERY_NS: Final = 400_000_000
+RETRY_EVERY_NS: Final = 1_000_000_000
+STALLED_AFTER_NS: Final = 2_000_000_000
+DISK_SAMPLED_EVERY_NS: Final = 5_000_000_000
+MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
+"""Per participant and leg: about a minute of a VGA call. When full, new packets are dropped and
+counted; a GAP record names the time and the number as soon as there is room again."""
+RESERVE_BYTES: Final = 2 * 1024**3
+RESERVE_PERCENT: Final = 5
+
+
+class RecordingUnavailable(Unavailable):
+    """A recording cannot begin or cannot be finished on this disk now."""
+
+    code = "recording_unavailable"
+
+
+class RecordingState(StrEnum):
+    """From bytes written, never from intent."""
+
+    PREPARING = "preparing"
+    RECORDING = "recording"
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackStatus:
+    """What has been given to the kernel for one track of one participant, over all legs."""
+
+    participant_id: ParticipantId
+    name: TrackName
+    bytes_written: int
+    packets: int
+    last_write_age_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStatus:
+    free_bytes: int
+    total_bytes: int
+    error: str | None  # why the last write or sync failed, as long as it is not repaired
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStatus:
+    state: RecordingState
+    elapsed_ms: int
+    tracks: tuple[TrackStatus, ...]
+    disk: DiskStatus
+    lost_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A segment was given up. Handed to the alarm in the writer's thread."""
+
+    session_id: SessionId
+    participant_id: ParticipantId
+    cause: str
+
+
+class Disk(Protocol):
+    """The system calls a journal needs. Each may raise `OSError`."""
+
+    def create(self, path: Path) -> int: ...
+    def write(self, fd: int, data: bytes | memoryview) -> int: ...
+    def sync(self, fd: int) -> None: ...
+    def truncate(self, fd: int, size_bytes: int) -> None: ...
+    def close(self, fd: int) -> None: ...
+    def space(self, directory: Path) -> tuple[int, int]: ...
+
+
+class OsDisk:
+    """The real one."""
+
+    def create(self, path: Path) -> int:
+        """A new file, whose name is on disk before its first byte. Refuses an existing one."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o640)
+        manifest.sync_directory(path.parent)
+        return fd
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size_bytes: int) -> None:
+        os.ftruncate(fd, size_bytes)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def space(self, directory: Path) -> tuple[int, int]:
+        """Bytes free for us, and the size of the file system."""
+        found = os.statvfs(directory)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+class _Segment:
+    """One open journal file. Used with the tap's disk lock held."""
+
+    def __init__(self, disk: Disk, path: Path, header: JournalHeader) -> None:
+        self.disk = disk
+        self.path = path
+        self.header = header
+        self.fd = disk.create(path)
+        self.size_bytes = 0
+        self.records = 0
+        self.digest = hashlib.sha256()
+        self.unsynced: list[bytes] = []
+        self.syncing = False
+        self.given_up = False
+
+    def append(self, data: bytes, records: int) -> None:
+        """All or nothing as far as the file system allows; raises `OSError` after undoing."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self.disk.write(self.fd, view) :]
+        except OSError:
+            # A torn tail is harmless, but a whole one is tidier; never mind if even this fails.
+            with contextlib.suppress(OSError):
+                self.disk.truncate(self.fd, self.size_bytes)
+            raise
+        self.size_bytes += len(data)
+        self.records += records
+        self.digest.update(data)
+
+    def seal(self, reason: SealReason, at_ns: int) -> None:
+        seal = Seal(reason, self.records, self.size_bytes, self.digest.hexdigest())
+        self.append(journal.encode_seal(self.header.crc_seed, at_ns, seal), 1)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.disk.close(self.fd)
+
+
+class _Track:
+    """Counters of one track index. `packets` and `bytes` belong to the loop, the rest to the
+    writer."""
+
+    __slots__ = ("bytes", "bytes_written", "described", "last_write_ns", "packets", "written")
+
+    def __init__(self, described: TrackRecord) -> None:
+        self.described = described
+        self.packets = 0
+        self.bytes = 0
+        self.written = 0
+        self.bytes_written = 0
+        self.last_write_ns: int | None = None
+
+
+class PartyTap:
+    """One participant's leg, as the relay's loop sees it: cheap calls that never block or raise.
+
+    `track_index` is what `open_track` returned. Times are CLOCK_MONOTONIC nanoseconds.
+    """
+
+    def __init__(self, recorder: "Recorder", header: JournalHeader) -> None:
+        self._recorder = recorder
+        self._header = header
+        self._seed = header.crc_seed
+        # Encoded records on their way to the writer. `list.append` and slicing are atomic under
+        # the interpreter lock, so the loop takes no lock of ours.
+        self._pending: list[bytes] = []
+        self._accepted_bytes = 0  # only the loop adds
+        self._taken_bytes = 0  # only the writer adds
+        self._tracks: list[_Track] = []
+        self._closed = False
+        self._lost_from_ns = 0
+        self._lost_to_ns = 0
+        self._lost_packets = 0
+        self.lost_packets_total = 0
+        # The disk's side, with `_disk_lock` held.
+        self._disk_lock = threading.Lock()
+        self._segment: _Segment | None = None
+        self._next_segment: int | None = None  # not yet asked
+        self._carried: list[bytes] = []  # records the disk has not surely got
+        self._carried_bytes = 0
+        self._retry_at_ns = 0
+        self._synced_at_ns = 0
+        self.trouble: str | None = None
+        self.oldest_waiting_ns: int | None = None
+
+    @property
+    def participant_id(self) -> ParticipantId:
+        return self._header.participant_id
+
+    # --- the loop's side -------------------------------------------------------------------------
+
+    def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
+        """A new track index; call again when the codec or the SSRC changes.
+
+        Returns `journal.NO_TRACK` after 250 tracks of one leg: its packets count as lost.
+        """
+        index = len(self._tracks)
+        if index >= journal.MAX_TRACKS or self._closed:
+            return journal.NO_TRACK
+        described = TrackRecord(index, ssrc, name, codec)
+        self._tracks.append(_Track(described))
+        at_ns = self._recorder.monotonic_ns()
+        self._append(journal.encode_track(self._seed, at_ns, described), at_ns)
+        return index
+
+    def rtp(self, track_index: int, packet: bytes | memoryview, arrival_ns: int) -> None:
+        """One decrypted RTP packet as received. Copied; the caller may reuse its buffer."""
+        try:
+            record = journal.encode_record(
+                self._seed, journal.RecordType.RTP, track_index, arrival_ns, packet
+            )
+            track = self._tracks[track_index]
+        except Exception:
+            # An index nobody opened or more than 64 KiB: the relay must not fall over a caller's
+            # mistake, and the loss must still be on the record.
+            self._lose(arrival_ns)
+            return
+        if self._append(record, arrival_ns):
+            # After the append: the writer's copy of the counters is never ahead of its records.
+            track.packets += 1
+            track.bytes += len(packet)
+
+    def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
+        """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
+        report = journal.SenderReport(ntp_time & (1 << 64) - 1, rtp_time & 0xFFFFFFFF)
+        record = journal.encode_sender_report(self._seed, track_index & 0xFF, arrival_ns, report)
+        self._append(record, arrival_ns)
+
+    def mark(
+        self, kind: MarkKind, at_ns: int, track_index: int | None = None, detail: str = ""
+    ) -> None:
+        """Something that happened besides packets; `detail` is cut after 1,000 characters."""
+        track = journal.NO_TRACK if track_index is None else track_index & 0xFF
+        record = journal.encode_mark(self._seed, track, at_ns, journal.Mark(kind, detail))
+        self._append(record, at_ns)
+
+    def _append(self, record: bytes, at_ns: int) -> bool:
+        if self._closed:
+            return False  # the session is over; what still trickles in belongs to nobody
+        waiting = self._accepted_bytes - self._taken_bytes + self._carried_bytes
+        if waiting + len(record) > MAX_BUFFERED_BYTES:
+            self._lose(at_ns)
+            return False
+        if self._lost_packets:
+            self._tell_loss()
+        self._pending.append(record)
+        self._accepted_bytes += len(record)
+        return True
+
+    def _lose(self, at_ns: int) -> None:
+        if not self._lost_packets:
+            self._lost_from_ns = at_ns
+        self._lost_to_ns = at_ns
+        self._lost_packets += 1
+        self.lost_packets_total += 1
+
+    def _tell_loss(self) -> None:
+        gap = LostPackets(
+            self._lost_from_ns, self._lost_to_ns, self._lost_packets, self.trouble or "buffer_full"
+        )
+        self._lost_packets = 0
+        record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
+        self._pending.append(record)
+        self._accepted_bytes += len(record)
+
+    # --- the writer's side -----------------------------------------------------------------------
+
+    def write_pending(self, now_ns: int) -> None:
+        """Give what is pending to the kernel. Called by the writer's thread; never raises."""
+        with self._disk_lock:
+            written = [(track, track.packets, track.bytes) for track in self._tracks]
+            taken = self._pending[:]
+            del self._pending[: len(taken)]
+            if taken:
+                data = b"".join(taken)
+                self._taken_bytes += len(data)
+                self._carry(taken)
+            if not self._carried:
+                return
+            if self.oldest_waiting_ns is None:
+                self.oldest_waiting_ns = now_ns
+            try:
+                if self._segment is None:
+                    if now_ns < self._retry_at_ns:
+                        return
+                    self._open_segment(now_ns)
+                self._write_carried()
+            except OSError as problem:
+                self._give_up("write", problem, now_ns)
+                return
+            self.trouble = None
+            self.oldest_waiting_ns = None
+            for track, packets, size_bytes in written:
+                if packets != track.written:
+                    track.written = packets
+                    track.bytes_written = size_bytes
+                    track.last_write_ns = now_ns
+
+    def _carry(self, records: list[bytes]) -> None:
+        self._carried.extend(records)
+        self._carried_bytes += sum(map(len, records))
+
+    def _open_segment(self, now_ns: int) -> None:
+        directory = self._recorder.directory
+        if self._next_segment is None:
+            self._next_segment = journal.first_free_segment(
+                directory, self._header.participant_id, self._header.leg
+            )
+        header = journal.next_segment(self._header, self._next_segment)
+        path = directory / header.file_name
+        self._next_segment += 1
+        segment = _Segment(self._recorder.disk, path, header)
+        # Every segment can be read alone: it describes all tracks of its leg again.
+        tracks = [
+            journal.encode_track(self._seed, now_ns, track.described) for track in self._tracks
+        ]
+        try:
+            segment.append(header.encode() + b"".join(tracks), len(tracks))
+        except OSError:
+            segment.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        self._segment = segment
+        self._synced_at_ns = now_ns
+
+    def _write_carried(self) -> None:
+        assert self._segment is not None
+        data = b"".join(self._carried)
+        self._segment.append(data, len(self._carried))
+        self._segment.unsynced.extend(self._carried)
+        self._carried = []
+        self._carried_bytes = 0
+
+    def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
+        """This segment is never written again; what the disk may not have goes to the next."""
+        segment, self._segment = self._segment, None
+        self._retry_at_ns = now_ns + RETRY_EVERY_NS
+        cause = f"{what}: {os.strerror(problem.errno or 0)}"
+        if segment is not None:
+            segment.given_up = True
+            self._carried[:0] = segment.unsynced
+            self._carried_bytes += sum(map(len, segment.unsynced))
+            with contextlib.suppress(OSError):
+                segment.seal(SealReason.ROTATED, now_ns)
+            if not segment.syncing:
+                segment.close()
+        if self.trouble != cause:
+            self.trouble = cause
+            self._recorder.raise_alarm(self.participant_id, cause)
+
+    def sync_due(self, now_ns: int) -> bool:
+        """Whether the disk should be asked to keep what the kernel has. Claims the work."""
+        with self._disk_lock:
+            segment = self._segment
+            if segment is None or segment.syncing or not segment.unsynced:
+                return False
+            if now_ns - self._synced_at_ns < SYNC_EVERY_NS:
+                return False
+            segment.syncing = True
+            return True
+
+    def sync(self, now_ns: int) -> None:
+        """Ask the disk to keep it (may take long); after `sync_due` said so. Never raises."""
+        segment = self._segment
+        if segment is None:
+            return
+        known = len(segment.unsynced)
+        problem: OSError | None = None
+        try:
+            segment.disk.sync(segment.fd)
+        except OSError as failed:
+            problem = failed
+        with self._disk_lock:
+            segment.syncing = False
+            if segment.given_up:
+                segment.close()
+            elif problem is None:
+                del segment.unsynced[:known]
+                self._synced_at_ns = now_ns
+            else:
+                # The kernel may have thrown the pages away and will report success next time, so
+                # this file is over (https://lwn.net/Articles/752063/).
+                self._give_up("sync", problem, now_ns)
+                self._retry_at_ns = now_ns
+
+    def finish(self, now_ns: int) -> None:
+        """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
+        self._closed = True
+        if self._lost_packets:
+            self._tell_loss()
+        self._retry_at_ns = 0
+        self.write_pending(now_ns)
+        with self._disk_lock:
+            if self._carried:
+                raise OSError(f"the last records could not be written ({self.trouble})")
+            segment = self._segment
+            if segment is None:
+                return
+            segment.seal(SealReason.ENDED, now_ns)
+            segment.disk.sync(segment.fd)
+            self._segment = None
+            if segment.syncing:
+                segment.given_up = True  # the running sync closes it
+            else:
+                segment.close()
+
+    def track_statuses(self, now_ns: int) -> list[TrackStatus]:
+        """Counters as of the last write; read by the loop without a lock."""
+        return [
+            TrackStatus(
+                participant_id=self.participant_id,
+                name=track.described.name,
+                bytes_written=track.bytes_written,
+                packets=track.written,
+                last_write_age_ms=(
+                    None
+                    if track.last_write_ns is None
+                    else max(0, now_ns - track.last_write_ns) // 1_000_000
+                ),
+            )
+            for track in self._tracks
+        ]
+
+
+class Recorder:
+    """One session's recording while it grows. Made by `open`, finished by `seal`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        session_id: SessionId,
+        clock: Clock,
+        disk: Disk,
+        timeline: "_Timeline",
+        lock_fd: int,
+        on_trouble: Callable[[Trouble], None] | None,
+    ) -> None:
+        self.directory = directory
+        self.disk = disk
+        self._session_id = session_id
+        self._clock = clock
+        self._timeline = timeline
+        self._lock_fd = lock_fd
+        self._on_trouble = on_trouble
+        self._taps: list[PartyTap] = []
+        self._space = disk.space(directory)
+        self._space_at_ns = clock.monotonic_ns()
+        self._sealed: manifest.Manifest | None = None
+        self._seal_lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        session_id: SessionId,
+        started_at: datetime,
+        clock: Clock,
+        disk: Disk | None = None,
+        reserve_bytes: int | None = None,
+        on_trouble: Callable[[Trouble], None] | None = None,
+        background: bool = True,
+    ) -> "Recorder":
+        """Begin (or, after a crash, go on with) the recording in `directory`.
+
+        Time 0 of the timeline is now, or, if journals already stand there, theirs. Raises
+        `RecordingUnavailable` if less than the reserve is free (5 % of the disk, at most 2 GiB) or
+        the directory cannot be made, `manifest.RecordingBusy` if another process writes here.
+        `on_trouble` is called in the writer's thread and must not block. `background=False` leaves
+        writing to `write_through` (rehearsals and tests).
+        """
+        real = disk or OsDisk()
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            free, total = real.space(directory)
+            lock_fd = manifest.lock_directory(directory)
+        except OSError as problem:
+            raise RecordingUnavailable(
+                "The recording's directory cannot be used. Check the disk.",
+                reason=os.strerror(problem.errno or 0),
+            ) from problem
+        if lock_fd is None:
+            raise manifest.RecordingBusy("This recording is being written or closed elsewhere.")
+        reserve = (
+            min(total * RESERVE_PERCENT // 100, RESERVE_BYTES)
+            if reserve_bytes is None
+            else reserve_bytes
+        )
+        if free < reserve:
+            os.close(lock_fd)
+            raise RecordingUnavailable(
+                "The disk is too full to record. Free some space first.",
+                free_bytes=free,
+                reserve_bytes=reserve,
+            )
+        timeline = _timeline_of(directory, started_at, clock)
+        recorder = cls(
+            directory,
+            session_id=session_id,
+            clock=clock,
+            disk=real,
+            timeline=timeline,
+            lock_fd=lock_fd,
+            on_trouble=on_trouble,
+        )
+        if background:
+            _WRITER.add(recorder)
+        return recorder
+
+    @property
+    def t0_mono_ns(self) -> int:
+        """The session's time 0 on this machine's monotonic clock."""
+        return self._timeline.t0_mono_ns
+
+    def monotonic_ns(self) -> int:
+        return self._clock.monotonic_ns()
+
+    def party(self, participant_id: ParticipantId, leg: int, label: str, role: str) -> PartyTap:
+        """A tap for one leg of one participant. Touches no disk: the writer makes the file."""
+        header = JournalHeader(
+            session_id=self._session_id,
+            participant_id=participant_id,
+            leg=leg,
+            segment=0,
+            role=role,
+            label=label,
+            t0_mono_ns=self._timeline.t0_mono_ns,
+            t0_wall_ns=self._timeline.t0_wall_ns,
+            boot_id=self._timeline.boot_id,
+        )
+        _ = header.file_name  # an id that fits no file name is refused here, not in the writer
+        tap = PartyTap(self, header)
+        self._taps.append(tap)
+        return tap
+
+    def status(self) -> RecordingStatus:
+        """What has truly been written. Cheap; touches no disk."""
+        now_ns = self._clock.monotonic_ns()
+        taps = list(self._taps)
+        tracks = _by_name([status for tap in taps for status in tap.track_statuses(now_ns)])
+        trouble = next((tap.trouble for tap in taps if tap.trouble), None)
+        stalled = any(
+            tap.oldest_waiting_ns is not None and now_ns - tap.oldest_waiting_ns > STALLED_AFTER_NS
+            for tap in taps
+        )
+        if trouble or stalled:
+            state = RecordingState.TROUBLE
+        elif any(track.bytes_written for track in tracks):
+            state = RecordingState.RECORDING
+        else:
+            state = RecordingState.PREPARING
+        error = trouble or ("the disk does not answer" if stalled else None)
+        return RecordingStatus(
+            state=state,
+            elapsed_ms=max(0, now_ns - self.t0_mono_ns) // 1_000_000,
+            tracks=tracks,
+            disk=DiskStatus(*self._space, error),
+            lost_packets=sum(tap.lost_packets_total for tap in taps),
+        )
+
+    def raise_alarm(self, participant_id: ParticipantId, cause: str) -> None:
+        """A segment was given up: log it and tell whoever asked. In the writer's thread."""
+        log.error("recording_trouble", session_id=self._session_id, cause=cause)
+        if self._on_trouble is not None:
+            self._on_trouble(Trouble(self._session_id, participant_id, cause))
+
+    def write_through(self) -> None:
+        """One pass of the writer: everything pending goes to the kernel."""
+        now_ns = self._clock.monotonic_ns()
+        for tap in list(self._taps):
+            tap.write_pending(now_ns)
+        if now_ns - self._space_at_ns > DISK_SAMPLED_EVERY_NS:
+            self._space_at_ns = now_ns
+            with contextlib.suppress(OSError):
+                self._space = self.disk.space(self.directory)
+
+    def sync_due(self) -> list[PartyTap]:
+        """The taps whose bytes should be asked to stay on disk now; each is claimed."""
+        now_ns = self._clock.monotonic_ns()
+        return [tap for tap in list(self._taps) if tap.sync_due(now_ns)]
+
+    async def seal(self) -> "SealedRecording":
+        """Write, sync and hash everything, then the manifest. Idempotent; may be retried.
+
+        Raises `RecordingUnavailable` if the disk refuses: what was written stays readable, and
+        `media.manifest.recover` finishes it once the disk is well.
+        """
+        return await asyncio.to_thread(self.seal_now)
+
+    def seal_now(self) -> "SealedRecording":
+        """`seal` for callers without a loop."""
+        with self._seal_lock:
+            if self._sealed is None:
+                _WRITER.remove(self)
+                try:
+                    for tap in self._taps:
+                        tap.finish(self._clock.monotonic_ns())
+                    self._sealed = manifest.close_book(
+                        self.directory, sealed_at=self._clock.now(), by=manifest.SealedBy.RECORDER
+                    )
+                except OSError as problem:
+                    raise RecordingUnavailable(
+                        "The recording could not be closed. It can be recovered later.",
+                        reason=str(problem),
+                    ) from problem
+                os.close(self._lock_fd)  # which frees the directory
+            return SealedRecording(
+                directory=self.directory,
+                manifest=self._sealed,
+                lost_packets=sum(tap.lost_packets_total for tap in self._taps),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecording:
+    """A finished recording: its journals are sealed and its manifest is on disk."""
+
+    directory: Path
+    manifest: manifest.Manifest
+    lost_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    t0_mono_ns: int
+    t0_wall_ns: int
+    boot_id: str
+
+
+def _timeline_of(directory: Path, started_at: datetime, clock: Clock) -> _Timeline:
+    """A new timeline, or the one its journals already share, in this boot's monotonic clock."""
+    boot_id = manifest.boot_id()
+    for path in journal.journals_in(directory):
+        with contextlib.suppress(journal.JournalDamaged), journal.open_journal(path) as reader:
+            first = reader.header
+            if first.boot_id == boot_id:
+                return _Timeline(first.t0_mono_ns, first.t0_wall_ns, boot_id)
+            # Another boot: its monotonic clock says nothing here, the wall clock must do.
+            since_ns = int(clock.now().timestamp() * 1e9) - first.t0_wall_ns
+            return _Timeline(clock.monotonic_ns() - since_ns, first.t0_wall_ns, boot_id)
+    return _Timeline(clock.monotonic_ns(), int(started_at.timestamp() * 1e9), boot_id)
+
+
+def _by_name(statuses: list[TrackStatus]) -> tuple[TrackStatus, ...]:
+    """Add up the legs and codec changes of each participant's track; the freshest write counts."""
+    merged: dict[tuple[ParticipantId, TrackName], TrackStatus] = {}
+    for new in statuses:
+        old = merged.get((new.participant_id, new.name))
+        if old is None:
+            merged[new.participant_id, new.name] = new
+            continue
+        ages = [age for age in (old.last_write_age_ms, new.last_write_age_ms) if age is not None]
+        merged[new.participant_id, new.name] = TrackStatus(
+            participant_id=new.participant_id,
+            name=new.name,
+            bytes_written=old.bytes_written + new.bytes_written,
+            packets=old.packets + new.packets,
+            last_write_age_ms=min(ages, default=None),
+        )
+    return tuple(merged.values())
+
+
+class _Writer:
+    """The process's one writer thread and its few syncing ones; runs while recorders are open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recorders: list[Recorder] = []
+        self._thread: threading.Thread | None = None
+        # A sync may take seconds on a tired disk; four at a time keep the others' promise.
+        self._syncing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal-sync")
+
+    def add(self, recorder: Recorder) -> None:
+        with self._lock:
+            self._recorders.append(recorder)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+                self._thread.start()
+
+    def remove(self, recorder: Recorder) -> None:
+        """The recorder's files are the caller's from here on, except for a running sync."""
+        with self._lock:
+            if recorder in self._recorders:
+                self._recorders.remove(recorder)
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            pause.wait(WRITE_EVERY_S)
+            with self._lock:
+                recorders = list(self._recorders)
+                if not recorders:
+                    self._thread = None
+                    return
+            for recorder in recorders:
+                try:
+                    recorder.write_through()
+                    for tap in recorder.sync_due():
+                        self._syncing.submit(tap.sync, recorder.monotonic_ns())
+                except Exception:
+                    # One recording's surprise must not stop the others'.
+                    log.exception("journal_writer_failed", directory=recorder.directory.name)
+
+
+_WRITER: Final = _Writer()

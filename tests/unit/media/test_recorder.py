@@ -1,0 +1,274 @@
+"""The recorder keeps the call going whatever the disk does, and says the truth about it."""
+
+import errno
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.clock import ManualClock
+from core.ids import ParticipantId, SessionId
+from media import journal, manifest, recorder
+from media.journal import NO_TRACK, MarkKind, RecordType, SealReason
+from media.recorder import OsDisk, Recorder, RecordingState, RecordingUnavailable, Trouble
+from media.tracks import CodecInfo, TrackName
+
+OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
+STARTED = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
+WHO = ParticipantId("a" * 32)
+
+
+class SickDisk(OsDisk):
+    """The real disk until told otherwise."""
+
+    def __init__(self) -> None:
+        self.write_error: int | None = None
+        self.write_at_most: int | None = None
+        self.sync_error: int | None = None
+        self.failures = 0
+
+    def create(self, path: Path) -> int:
+        if self.write_error is not None:
+            self.failures += 1
+            raise OSError(self.write_error, os.strerror(self.write_error))
+        return super().create(path)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if self.write_error is not None:
+            if self.write_at_most:
+                # A full disk takes what still fits, then refuses.
+                taken, self.write_at_most = self.write_at_most, 0
+                return super().write(fd, data[:taken])
+            self.failures += 1
+            raise OSError(self.write_error, os.strerror(self.write_error))
+        return super().write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        if self.sync_error is not None:
+            self.failures += 1
+            raise OSError(self.sync_error, os.strerror(self.sync_error))
+        super().sync(fd)
+
+
+class Desk:
+    """A recorder on a manual clock, driven pass by pass."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = ManualClock(STARTED, 1_000_000_000)
+        self.disk = SickDisk()
+        self.troubles: list[Trouble] = []
+        self.recorder = self.open()
+        self.tap = self.recorder.party(WHO, 1, "kiosk", "petitioner")
+        self.track = self.tap.open_track(77, TrackName.MICROPHONE, OPUS)
+        self.sent: list[bytes] = []
+
+    def open(self) -> Recorder:
+        return Recorder.open(
+            self.directory,
+            session_id=SessionId("s" * 32),
+            started_at=STARTED,
+            clock=self.clock,
+            disk=self.disk,
+            reserve_bytes=0,
+            on_trouble=self.troubles.append,
+            background=False,
+        )
+
+    def send(self, count: int = 1) -> None:
+        for _ in range(count):
+            packet = b"packet %d" % len(self.sent)
+            self.tap.rtp(self.track, memoryview(bytearray(packet)), self.clock.monotonic_ns())
+            self.sent.append(packet)
+
+    def tick(self, milliseconds: int = 40) -> None:
+        self.clock.advance(timedelta(milliseconds=milliseconds))
+        self.recorder.write_through()
+        for tap in self.recorder.sync_due():
+            tap.sync(self.clock.monotonic_ns())
+
+    def kept(self) -> list[bytes]:
+        """Every packet on disk once, in the order in which it arrived."""
+        found: dict[bytes, None] = {}
+        for path in journal.journals_in(self.directory):
+            with journal.open_journal(path) as reader:
+                found |= {r.payload: None for r in reader.records() if r.type is RecordType.RTP}
+        return list(found)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "recording")
+
+
+def test_state_comes_from_bytes_written_not_from_intent(desk: Desk) -> None:
+    assert desk.recorder.status().state is RecordingState.PREPARING
+    desk.send()
+    assert desk.recorder.status().state is RecordingState.PREPARING
+    desk.tick()
+    status = desk.recorder.status()
+    assert status.state is RecordingState.RECORDING
+    assert status.tracks[0].bytes_written == len(desk.sent[0])
+    assert status.tracks[0].last_write_age_ms == 0
+    desk.clock.advance(timedelta(seconds=3))
+    assert desk.recorder.status().tracks[0].last_write_age_ms == 3000
+    assert desk.recorder.status().elapsed_ms == 3040
+
+
+async def test_sealed_recording_is_intact_and_complete(desk: Desk) -> None:
+    desk.tap.mark(MarkKind.JOIN, desk.clock.monotonic_ns())
+    desk.send(100)
+    desk.tick()
+    desk.tap.rtcp_sr(desk.track, 1 << 40, 5, desk.clock.monotonic_ns())
+    desk.send(100)
+    sealed = await desk.recorder.seal()
+    assert desk.kept() == desk.sent
+    assert manifest.verify(desk.directory).is_intact
+    assert sealed.manifest.journals[0].sealed == SealReason.ENDED
+    assert sealed.lost_packets == 0
+    assert (await desk.recorder.seal()) == sealed
+
+
+async def test_packets_after_the_seal_are_ignored(desk: Desk) -> None:
+    desk.send(3)
+    await desk.recorder.seal()
+    desk.send(1)
+    desk.tick()
+    assert desk.kept() == desk.sent[:3]
+    assert manifest.verify(desk.directory).is_intact
+
+
+async def test_a_packet_is_copied_before_the_call_returns(desk: Desk) -> None:
+    buffer = bytearray(b"before")
+    desk.tap.rtp(desk.track, memoryview(buffer), 1)
+    buffer[:] = b"after!"
+    await desk.recorder.seal()
+    assert desk.kept() == [b"before"]
+
+
+@pytest.mark.parametrize("fits", [0, 1, 50, 500])
+async def test_on_a_full_disk_the_call_goes_on_and_nothing_is_lost_when_space_returns(
+    desk: Desk, fits: int
+) -> None:
+    desk.send(50)
+    desk.tick()
+    desk.disk.write_error, desk.disk.write_at_most = errno.ENOSPC, fits
+    for _ in range(100):
+        desk.send(5)
+        desk.tick()
+    assert desk.disk.failures > 0
+    assert desk.recorder.status().state is RecordingState.TROUBLE
+    assert "No space" in (desk.recorder.status().disk.error or "")
+    assert len(desk.troubles) == 1
+    desk.disk.write_error = None
+    desk.tick(1100)
+    assert desk.recorder.status().state is RecordingState.RECORDING
+    desk.send(5)
+    sealed = await desk.recorder.seal()
+    assert desk.kept() == desk.sent
+    assert manifest.verify(desk.directory).is_intact
+    assert len(sealed.manifest.journals) == 2
+
+
+async def test_a_failed_sync_is_fatal_for_the_segment_and_for_nothing_else(desk: Desk) -> None:
+    desk.send(20)
+    desk.tick()
+    desk.send(20)
+    desk.disk.sync_error = errno.EIO
+    desk.tick(500)
+    assert desk.disk.failures == 1
+    assert desk.recorder.status().state is RecordingState.TROUBLE
+    desk.disk.sync_error = None
+    desk.send(20)
+    desk.tick()
+    assert desk.recorder.status().state is RecordingState.RECORDING
+    await desk.recorder.seal()
+    first, second = journal.journals_in(desk.directory)
+    with journal.open_journal(first) as reader:
+        assert list(reader.records())[-1].type is RecordType.SEAL
+    with journal.open_journal(second) as reader:
+        repeated = [r.payload for r in reader.records() if r.type is RecordType.RTP]
+    # What the kernel had taken but the disk may have lost stands in the next segment again.
+    assert repeated == desk.sent
+    assert desk.kept() == desk.sent
+
+
+async def test_a_full_buffer_drops_the_newest_and_says_how_many(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 2000)
+    desk.disk.write_error = errno.ENOSPC
+    desk.send(200)
+    lost = desk.recorder.status().lost_packets
+    assert 0 < lost < 200
+    desk.tick()
+    desk.disk.write_error = None
+    desk.tick(1100)
+    desk.send(1)
+    await desk.recorder.seal()
+    kept = desk.kept()
+    assert kept == desk.sent[: 200 - lost] + desk.sent[-1:]
+    with journal.open_journal(journal.journals_in(desk.directory)[-1]) as reader:
+        gaps = [journal.parse_gap(r) for r in reader.records() if r.type is RecordType.GAP]
+    assert [gap.packets for gap in gaps] == [lost]
+
+
+def test_the_tap_swallows_a_callers_mistake_and_counts_it(desk: Desk) -> None:
+    desk.tap.rtp(NO_TRACK, b"x", 1)
+    desk.tap.rtp(0, bytes(70_000), 1)
+    assert desk.recorder.status().lost_packets == 2
+
+
+def test_too_full_a_disk_is_refused_before_the_call(tmp_path: Path) -> None:
+    clock = ManualClock(STARTED)
+    with pytest.raises(RecordingUnavailable):
+        Recorder.open(
+            tmp_path, session_id=SessionId("s"), started_at=STARTED, clock=clock,
+            reserve_bytes=1 << 62, background=False,
+        )  # fmt: skip
+    # The refusal gave the directory back.
+    Recorder.open(
+        tmp_path, session_id=SessionId("s"), started_at=STARTED, clock=clock,
+        reserve_bytes=0, background=False,
+    )  # fmt: skip
+
+
+def test_a_live_recording_can_neither_be_recovered_nor_opened_twice(desk: Desk) -> None:
+    desk.send()
+    desk.tick()
+    with pytest.raises(manifest.RecordingBusy):
+        manifest.recover(desk.directory, patience_s=0)
+    with pytest.raises(manifest.RecordingBusy):
+        desk.open()
+
+
+async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_segment(desk: Desk) -> None:
+    desk.send(3)
+    desk.tick()
+    os.close(desk.recorder._lock_fd)  # what the kernel does when a process dies
+    desk.clock.advance(timedelta(seconds=5))
+    again = desk.open()
+    assert again.t0_mono_ns == desk.recorder.t0_mono_ns
+    tap = again.party(WHO, 1, "kiosk", "petitioner")
+    track = tap.open_track(78, TrackName.MICROPHONE, OPUS)
+    tap.rtp(track, b"later", desk.clock.monotonic_ns())
+    sealed = await again.seal()
+    assert desk.kept() == [*desk.sent, b"later"]
+    assert [(e.segment, e.sealed) for e in sealed.manifest.journals] == [
+        (0, SealReason.RECOVERED),
+        (1, SealReason.ENDED),
+    ]
+    assert sealed.manifest.journals[1].first_ms == 5040
+
+
+async def test_seal_on_a_full_disk_fails_in_words_and_may_be_repeated(desk: Desk) -> None:
+    desk.send(5)
+    desk.tick()
+    desk.disk.write_error = errno.ENOSPC
+    desk.send(5)
+    with pytest.raises(RecordingUnavailable):
+        await desk.recorder.seal()
+    desk.disk.write_error = None
+    await desk.recorder.seal()
+    assert desk.kept() == desk.sent
