@@ -1,0 +1,19 @@
+# One image, several commands: `reception serve`, `reception migrate`, `reception doctor`.
+FROM debian:12-slim AS build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+    python3 python3-venv make ca-certificates && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY . .
+RUN make setup && rm -rf web/node_modules
+
+FROM debian:12-slim
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+    python3 libstdc++6 && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --home-dir /var/lib/reception --create-home reception
+COPY --from=build /app /app
+WORKDIR /app
+USER reception
+ENV PATH=/app/.venv/bin:$PATH RECEPTION_VAR_DIR=/var/lib/reception RECEPTION_HOST=0.0.0.0
+EXPOSE 8080/tcp 8444/udp
+VOLUME /var/lib/reception
+CMD ["reception", "serve"]

@@ -1,0 +1,166 @@
+"""`reception …`: what an operator types. Words for people, `--json` for programs.
+
+Each command imports what it needs when it runs, so that `reception --help` is quick.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from core.errors import ReceptionError
+from core.settings import Settings
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+bench = typer.Typer(no_args_is_help=True, help="Measure: one question, one answer.")
+recording = typer.Typer(no_args_is_help=True, help="Look into, check and repair recordings.")
+drill = typer.Typer(no_args_is_help=True, help="Campaigns that prove a promise.")
+kiosk = typer.Typer(no_args_is_help=True, help="Devices in reception rooms.")
+audit = typer.Typer(no_args_is_help=True, help="The audit log.")
+cli.add_typer(bench, name="bench")
+cli.add_typer(recording, name="recording")
+cli.add_typer(drill, name="drill")
+cli.add_typer(kiosk, name="kiosk")
+cli.add_typer(audit, name="audit")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the last line is the result.")]
+
+
+def settings() -> Settings:
+    """The settings of this installation, or one clear line and exit code 2."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            where = "_".join(str(part) for part in fault["loc"]).upper() or "settings"
+            typer.echo(f"RECEPTION_{where}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from error
+
+
+@cli.command()
+def serve() -> None:
+    """Serve pages, rooms or both, as RECEPTION_ROLES says."""
+    from app.serve import serve as run
+
+    run(settings())
+
+
+@cli.command()
+def demo() -> None:
+    """Seed the demo prefecture if the database is empty, print addresses and sign-ins, serve."""
+    from app.seed import print_welcome, seed
+    from app.serve import serve as run
+
+    chosen = settings()
+    asyncio.run(seed(chosen))
+    run(chosen, on_started=lambda: print_welcome(chosen))
+
+
+@cli.command()
+def seed() -> None:
+    """Fill an empty database with a believable prefecture, recorded calls included."""
+    from app.seed import seed as run
+
+    asyncio.run(run(settings()))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the newest revision."""
+    from app.database import upgrade
+
+    asyncio.run(upgrade(settings().database))
+
+
+@cli.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Is this machine fit to serve? Ports, codecs, disk, ffmpeg, database, store, clock."""
+    from app.doctor import examine
+
+    findings = asyncio.run(examine(settings()))
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            typer.echo(finding.in_words())
+    if not all(finding.is_well for finding in findings):
+        raise typer.Exit(1)
+
+
+@bench.command("media")
+def bench_media(
+    calls: Annotated[int, typer.Option(min=1, max=200)] = 10,
+    seconds: Annotated[int, typer.Option(min=2, max=3600)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """CPU, loss and delay of recorded two-party calls through the relay, on loopback."""
+    from bench.media_load import run
+
+    result = run(calls, seconds)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(
+        f"{result['calls']} calls: {result['cpu_s_per_call_min']:.2f} CPU-s per call-minute, "
+        f"{result['lost']} packets lost, delay p50 {result['delay_ms']['p50']:.2f} ms, "
+        f"p99 {result['delay_ms']['p99']:.2f} ms"
+    )
+
+
+@drill.command("booking")
+def drill_booking(
+    attempts: Annotated[int, typer.Option(min=1)] = 5_000,
+    processes: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    seed_number: Annotated[int, typer.Option("--seed")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Contended bookings against a scratch database: no slot twice, no confirmation lost."""
+    from bench.booking import run_scratch
+
+    result = run_scratch(attempts, processes, seed_number)
+    typer.echo(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+    if result["double"] or result["lost_confirmations"]:
+        raise typer.Exit(1)
+
+
+@kiosk.command("code")
+def kiosk_code(
+    name: Annotated[str, typer.Argument(help="The kiosk's name, e.g. 甘孜县一号机")],
+) -> None:
+    """A new one-time enrolment code for a kiosk that is already listed."""
+    from app.seed import fresh_kiosk_code
+
+    typer.echo(asyncio.run(fresh_kiosk_code(settings(), name)))
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Walk the whole chain; say where it breaks, if it does."""
+    from core.audit import verify
+    from core.db import Database
+
+    async def walk() -> int | None:
+        database = Database(settings().database)
+        try:
+            async with database.reading() as tx:
+                return await verify(tx)
+        finally:
+            await database.close()
+
+    broken_at = asyncio.run(walk())
+    if broken_at is not None:
+        typer.echo(f"The chain breaks at line {broken_at}. Keep this database as it is.")
+        raise typer.Exit(1)
+    typer.echo("Every line fits the chain.")
+
+
+def main() -> None:
+    """The console script. Known errors are one line; a traceback is a bug."""
+    try:
+        cli()
+    except ReceptionError as error:
+        typer.echo(error.message, err=True)
+        sys.exit(1)

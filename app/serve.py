@@ -1,0 +1,70 @@
+"""Run the application under uvicorn: httptools for HTTP, websockets for the signaling socket."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from app.main import create_app
+from core.clock import Clock
+from core.log import configure_logging
+from core.settings import Settings
+from signaling.protocol import MAX_MESSAGE_BYTES
+
+# A thread that computes may hold the interpreter this long before the media loop gets its turn;
+# Python's own 5 ms would be felt in every call (docs/decisions/0003-media-plane.md).
+SWITCH_INTERVAL_S = 0.0005
+SHUTDOWN_GRACE_S = 10
+
+
+def serve(settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. `on_started` runs once the address answers."""
+    configure_logging(level=settings.log_level, as_json=settings.log_json)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    asyncio.run(_serve(settings, on_started))
+
+
+async def _serve(settings: Settings, on_started: Callable[[], None] | None) -> None:
+    server = make_server(settings, on_started=on_started)
+    await server.serve()
+    if not server.started:
+        sys.exit(3)  # uvicorn has said why
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a word when the address answers."""
+
+    on_started: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.on_started is not None:
+            self.on_started()
+
+
+def make_server(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    on_started: Callable[[], None] | None = None,
+) -> Server:
+    """A configured server; tests and the seed run it inside their own loop."""
+    server = Server(
+        uvicorn.Config(
+            create_app(settings, clock=clock),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+            server_header=False,
+            log_config=None,
+            access_log=False,
+        )
+    )
+    server.on_started = on_started
+    return server
