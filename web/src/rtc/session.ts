@@ -1,0 +1,421 @@
+// A call, without a page around it. Signaling and media are two things: the socket may be lost and
+// come back while the packets go on, and the other way round. The server always offers; we answer.
+//
+//   const call = new CallSession({ ws_url, grant });
+//   call.onChange((state) => …);  call.setLocal('camera', track);  call.start();
+import type { EnterView } from '@/wire/api';
+import type { Offer, ServerMessage, Track } from '@/wire/signaling';
+import { backoff_ms } from './backoff';
+import { lineBetween, totals, type LineTotals } from './line';
+import { MediaLeg, type PeerLike } from './media';
+import { SignalingError, SignalSocket, type Request, type SocketLike } from './socket';
+import { apply, INITIAL, type CallState } from './state';
+import { afterReport, FULL_PICTURE, type PictureState } from './thin';
+
+export type Entry = Pick<EnterView, 'grant' | 'ws_url'>;
+
+export interface CallOptions extends Entry {
+  /** Asked when the server no longer knows our seat (e.g. it was restarted). May refuse by throwing. */
+  renew?: () => Promise<Entry>;
+  /** Told to the server for its logs; names nobody. */
+  client?: string;
+  openSocket?: (url: string) => SocketLike;
+  openPeer?: () => PeerLike;
+  random?: () => number;
+}
+
+const SAMPLE_EVERY_MS = 2_000;
+/** A transport that is merely disconnected may heal; after this long we ask for a new leg. */
+const HEAL_WITHIN_MS = 4_000;
+
+export class CallSession {
+  private current: CallState = INITIAL;
+  private readonly listeners = new Set<(state: CallState) => void>();
+  private readonly local = new Map<Track, MediaStreamTrack>();
+  private socket: SignalSocket | null = null;
+  private media: MediaLeg | null = null;
+  private entry: Entry;
+  private resumeToken: string | null = null;
+  private lastSeq = 0;
+  private attempt = 0;
+  private unansweredOffer: { revision: number; sdp: string } | null = null;
+  private published = '';
+  private pictureState: PictureState = FULL_PICTURE;
+  private lastTotals: LineTotals | null = null;
+  private retry: ReturnType<typeof setTimeout> | undefined;
+  private heal: ReturnType<typeof setTimeout> | undefined;
+  private sampling: ReturnType<typeof setInterval> | undefined;
+
+  constructor(private readonly options: CallOptions) {
+    this.entry = { grant: options.grant, ws_url: options.ws_url };
+  }
+
+  get state(): CallState {
+    return this.current;
+  }
+
+  /** Hear of every change, at once with the present state. Returns the way to stop. */
+  onChange(listener: (state: CallState) => void): () => void {
+    this.listeners.add(listener);
+    listener(this.current);
+    return () => this.listeners.delete(listener);
+  }
+
+  start(): void {
+    if (this.current.signaling !== 'idle') return;
+    this.set({ signaling: 'connecting' });
+    this.sampling = setInterval(() => void this.sample(), SAMPLE_EVERY_MS);
+    this.connect();
+  }
+
+  /** Publish `track` under `name`, exchange it, or stop with null. The caller keeps owning it. */
+  setLocal(name: Track, track: MediaStreamTrack | null): void {
+    if (track) {
+      track.contentHint = hint(name);
+      track.enabled = !this.current.muted.has(name);
+      this.local.set(name, track);
+    } else {
+      this.local.delete(name);
+    }
+    this.media?.useLocal(new Map(this.local));
+    this.publish();
+  }
+
+  /** Silence our own track here and on the server; both, so that neither fault undoes it. */
+  setMuted(name: Track, muted: boolean): void {
+    const now = new Set(this.current.muted);
+    if (muted) now.add(name);
+    else now.delete(name);
+    const track = this.local.get(name);
+    if (track) track.enabled = !muted;
+    this.set({ muted: now });
+    void this.ask({ type: 'mute', track: name, muted });
+  }
+
+  /** The presiding official lets the party in. Throws SignalingError when the server refuses. */
+  async admit(): Promise<void> {
+    await this.must({ type: 'admit' });
+  }
+
+  /** End for everyone. Pages ask before they call this. Throws SignalingError when refused. */
+  async end(): Promise<void> {
+    await this.must({ type: 'end' });
+  }
+
+  /** Go. Says so to the server if it can be reached, and is gone either way. */
+  async leave(): Promise<void> {
+    const said = this.ask({ type: 'leave' });
+    this.set({ signaling: 'left', signaling_lost_at_ms: null });
+    await said;
+    this.stop('left');
+  }
+
+  /** Let go of everything without a word, e.g. when the page goes away. The seat is kept for a while. */
+  dispose(): void {
+    this.stop('disposed');
+    this.listeners.clear();
+  }
+
+  /** The network is said to be back: do not wait out the pause. */
+  nudge(): void {
+    if (this.current.signaling !== 'reconnecting' || this.socket) return;
+    clearTimeout(this.retry);
+    this.connect();
+  }
+
+  // ── signaling ────────────────────────────────────────────────────────────────────────────────
+
+  private connect(): void {
+    const open = this.options.openSocket ?? ((url) => new WebSocket(url) as unknown as SocketLike);
+    let socket: SignalSocket;
+    try {
+      socket = new SignalSocket(
+        open(this.entry.ws_url),
+        {
+          onWelcome: () => void this.enter(socket),
+          onMessage: (message) => this.receive(message),
+          onClosed: () => this.lost(socket),
+        },
+        this.options.client ?? 'web',
+      );
+    } catch {
+      this.lost(null);
+      return;
+    }
+    this.socket = socket;
+  }
+
+  private async enter(socket: SignalSocket): Promise<void> {
+    try {
+      if (this.resumeToken) {
+        await socket.request({
+          type: 'resume',
+          resume_token: this.resumeToken,
+          last_seq: this.lastSeq,
+        });
+      } else {
+        await socket.request({ type: 'join', grant: this.entry.grant });
+      }
+    } catch (error) {
+      if (!(error instanceof SignalingError)) throw error;
+      // The socket went away before the answer: its end already starts the next try.
+      if (error.code === 'connection_lost') return;
+      if (error.code === 'no_answer') socket.drop('no answer');
+      else await this.refused(error);
+      return;
+    }
+    this.attempt = 0;
+    this.published = '';
+    this.publish();
+    for (const track of this.current.muted) void this.ask({ type: 'mute', track, muted: true });
+    if (this.unansweredOffer) void this.sendAnswer(this.unansweredOffer);
+    else if (this.media?.connectionState === 'failed') this.mediaLost();
+  }
+
+  /** Our seat or our grant is not known any more. One new grant is fetched, then we give up. */
+  private async refused(error: SignalingError): Promise<void> {
+    const hadSeat = this.resumeToken !== null;
+    this.resumeToken = null;
+    this.lastSeq = 0;
+    const { renew } = this.options;
+    if (hadSeat && renew) {
+      try {
+        this.entry = await renew();
+        this.closeMedia();
+        this.socket?.drop('fresh start');
+        return;
+      } catch (problem) {
+        this.fail(codeOf(problem, error));
+        return;
+      }
+    }
+    this.fail(error);
+  }
+
+  private fail(error: { code: string; message: string }): void {
+    this.set({
+      signaling: 'refused',
+      signaling_lost_at_ms: null,
+      refusal: { code: error.code, message: error.message },
+    });
+    this.stop('refused');
+  }
+
+  private lost(socket: SignalSocket | null): void {
+    if (socket && this.socket && socket !== this.socket) return;
+    this.socket = null;
+    if (this.isOver()) return;
+    const wasOpen = this.current.signaling === 'open';
+    this.set({
+      signaling: this.resumeToken || wasOpen || this.current.me ? 'reconnecting' : 'connecting',
+      signaling_lost_at_ms: this.current.signaling_lost_at_ms ?? performance.now(),
+    });
+    const wait_ms = backoff_ms(this.attempt++, (this.options.random ?? Math.random)());
+    this.retry = setTimeout(() => this.connect(), wait_ms);
+  }
+
+  private receive(message: ServerMessage): void {
+    if ('seq' in message) this.lastSeq = Math.max(this.lastSeq, message.seq);
+    switch (message.type) {
+      case 'joined':
+        this.lastSeq = message.seq;
+        this.resumeToken = message.resume_token;
+        break;
+      case 'resumed':
+        this.resumeToken = message.resume_token;
+        break;
+      case 'offer':
+        this.follow(message);
+        return;
+      case 'quality':
+        this.adapt(message.lines.find((line) => line.participant_id === this.current.me)?.quality);
+        break;
+      case 'error':
+        if (message.fatal) this.fail(message);
+        return;
+      default:
+    }
+    this.replace(apply(this.current, message, performance.now()));
+    if (message.type === 'ended') this.stop('ended');
+  }
+
+  private publish(): void {
+    if (this.current.signaling !== 'open') return;
+    const tracks = [...this.local.keys()].filter((name) => this.current.may.has(`publish:${name}`));
+    const wanted = tracks.toSorted().join();
+    if (wanted === this.published) return;
+    this.published = wanted;
+    void this.ask({ type: 'publish', tracks });
+  }
+
+  /** A wish whose failure is repaired by the next resume, not by the page. */
+  private async ask(message: Request): Promise<boolean> {
+    try {
+      await this.must(message);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  private async must(message: Request): Promise<void> {
+    if (!this.socket) throw new SignalingError('connection_lost', 'The connection is lost.');
+    await this.socket.request(message);
+  }
+
+  // ── media ────────────────────────────────────────────────────────────────────────────────────
+
+  private follow(offer: Offer): void {
+    if (this.media && offer.leg > this.media.leg) this.closeMedia();
+    if (this.media && offer.leg < this.media.leg) return;
+    this.media ??= this.openLeg(offer.leg);
+    this.media.follow(offer);
+  }
+
+  private openLeg(leg: number): MediaLeg {
+    const open =
+      this.options.openPeer ?? (() => new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
+    if (this.current.media === 'none') this.set({ media: 'connecting' });
+    const media = new MediaLeg(leg, open(), new Map(this.local), {
+      onAnswer: (revision, sdp) => {
+        this.unansweredOffer = { revision, sdp };
+        void this.sendAnswer(this.unansweredOffer);
+      },
+      onRemote: (remote) => this.set({ remote }),
+      onState: (state) => this.mediaState(state),
+      onTrouble: () => this.mediaLost(),
+    });
+    media.usePicture(this.pictureState.picture);
+    return media;
+  }
+
+  private async sendAnswer(answer: { revision: number; sdp: string }): Promise<void> {
+    try {
+      await this.must({ type: 'answer', ...answer });
+    } catch (error) {
+      // Without a connection it is kept and sent again after the resume; a stale one is forgotten.
+      if (error instanceof SignalingError && error.code === 'connection_lost') return;
+    }
+    if (this.unansweredOffer === answer) this.unansweredOffer = null;
+  }
+
+  private mediaState(state: RTCPeerConnectionState): void {
+    clearTimeout(this.heal);
+    switch (state) {
+      case 'connected':
+        this.set({ media: 'connected', media_lost_at_ms: null });
+        return;
+      case 'disconnected':
+        this.mediaAway();
+        this.heal = setTimeout(() => this.mediaLost(), HEAL_WITHIN_MS);
+        return;
+      case 'failed':
+        this.mediaAway();
+        this.mediaLost();
+        return;
+      case 'new':
+      case 'connecting':
+      case 'closed':
+        return;
+      default: {
+        const never: never = state;
+        void never;
+      }
+    }
+  }
+
+  private mediaAway(): void {
+    this.set({
+      media: 'interrupted',
+      media_lost_at_ms: this.current.media_lost_at_ms ?? performance.now(),
+    });
+  }
+
+  private mediaLost(): void {
+    if (this.isOver()) return;
+    this.mediaAway();
+    // Without signaling this waits: `enter` asks again once we are back.
+    if (this.current.signaling === 'open') void this.ask({ type: 'media_lost' });
+  }
+
+  private adapt(quality: Parameters<typeof afterReport>[1] | undefined): void {
+    if (!quality) return;
+    const before = this.pictureState.picture;
+    this.pictureState = afterReport(this.pictureState, quality);
+    const { picture } = this.pictureState;
+    if (picture === before) return;
+    this.media?.usePicture(picture);
+    this.set({ picture });
+  }
+
+  private async sample(): Promise<void> {
+    const report = await this.media?.stats().catch(() => null);
+    if (!report) {
+      this.lastTotals = null;
+      return;
+    }
+    const now = totals(
+      report as unknown as Iterable<readonly [string, unknown]>,
+      performance.now(),
+    );
+    if (this.lastTotals) this.set({ line: lineBetween(this.lastTotals, now) });
+    this.lastTotals = now;
+  }
+
+  private closeMedia(): void {
+    clearTimeout(this.heal);
+    this.media?.close();
+    this.media = null;
+    this.unansweredOffer = null;
+    this.lastTotals = null;
+  }
+
+  // ── state ────────────────────────────────────────────────────────────────────────────────────
+
+  private isOver(): boolean {
+    const { signaling } = this.current;
+    return signaling === 'left' || signaling === 'ended' || signaling === 'refused';
+  }
+
+  private stop(why: string): void {
+    clearTimeout(this.retry);
+    clearInterval(this.sampling);
+    this.closeMedia();
+    const { socket } = this;
+    this.socket = null;
+    if (!this.isOver()) this.current = { ...this.current, signaling: 'left' };
+    socket?.drop(why);
+  }
+
+  private set(change: Partial<CallState>): void {
+    this.replace({ ...this.current, ...change });
+  }
+
+  private replace(state: CallState): void {
+    this.current = state;
+    for (const listener of this.listeners) listener(state);
+  }
+}
+
+function hint(name: Track): string {
+  switch (name) {
+    case 'camera':
+      return 'motion';
+    case 'document':
+    case 'screen':
+      return 'detail';
+    case 'microphone':
+      return 'speech';
+    default: {
+      const never: never = name;
+      return never;
+    }
+  }
+}
+
+function codeOf(problem: unknown, otherwise: SignalingError): { code: string; message: string } {
+  if (problem instanceof Error && 'code' in problem && typeof problem.code === 'string') {
+    return { code: problem.code, message: problem.message };
+  }
+  return otherwise;
+}
