@@ -10,7 +10,7 @@ function files(folder: string): string[] {
   return readdirSync(folder).flatMap((name) => {
     const path = join(folder, name);
     if (statSync(path).isDirectory()) return name === 'wire' ? [] : files(path);
-    return /\.(ts|vue|css)$/.test(name) && !name.endsWith('.test.ts') ? [path] : [];
+    return /\.(ts|vue|css)$/.test(name) && !/\.test(-support)?\.ts$/.test(name) ? [path] : [];
   });
 }
 

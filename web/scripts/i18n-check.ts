@@ -33,7 +33,7 @@ function sources(folder: string): string[] {
   return readdirSync(folder).flatMap((name) => {
     const path = join(folder, name);
     if (statSync(path).isDirectory()) return name === 'wire' ? [] : sources(path);
-    return /\.(ts|vue)$/.test(name) && !name.endsWith('.test.ts') ? [path] : [];
+    return /\.(ts|vue)$/.test(name) && !/\.test(-support)?\.ts$/.test(name) ? [path] : [];
   });
 }
 

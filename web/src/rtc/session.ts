@@ -38,6 +38,8 @@ export class CallSession {
   private resumeToken: string | null = null;
   private lastSeq = 0;
   private attempt = 0;
+  /** While a new grant is fetched, a closing socket must not knock with the old one. */
+  private isRenewing = false;
   private unansweredOffer: { revision: number; sdp: string } | null = null;
   private published = '';
   private pictureState: PictureState = FULL_PICTURE;
@@ -179,15 +181,19 @@ export class CallSession {
     this.lastSeq = 0;
     const { renew } = this.options;
     if (hadSeat && renew) {
+      this.isRenewing = true;
       try {
         this.entry = await renew();
-        this.closeMedia();
-        this.socket?.drop('fresh start');
-        return;
       } catch (problem) {
         this.fail(codeOf(problem, error));
         return;
+      } finally {
+        this.isRenewing = false;
       }
+      this.closeMedia();
+      if (this.socket) this.socket.drop('fresh start');
+      else this.lost(null);
+      return;
     }
     this.fail(error);
   }
@@ -204,7 +210,7 @@ export class CallSession {
   private lost(socket: SignalSocket | null): void {
     if (socket && this.socket && socket !== this.socket) return;
     this.socket = null;
-    if (this.isOver()) return;
+    if (this.isOver() || this.isRenewing) return;
     const wasOpen = this.current.signaling === 'open';
     this.set({
       signaling: this.resumeToken || wasOpen || this.current.me ? 'reconnecting' : 'connecting',
