@@ -14,12 +14,13 @@ disturbs a room that lives in the same process.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import structlog
-from dbos import DBOS, DBOSConfig, Queue, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,9 +39,8 @@ IDLE_POLL_S = 1.0
 """How long an event can wait if nobody pokes the dispatcher: another process wrote it."""
 STEP_TIMEOUT_S = 3600
 
-# One recording at a time per process: finishing is long and may wait, live rooms may not.
-finishing = Queue("finishing", worker_concurrency=1, polling_interval_sec=0.5)
-opening = Queue("opening", polling_interval_sec=0.2)
+FINISHING = "finishing"
+"""The queue of recordings: one at a time per process, for live rooms come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +105,13 @@ class Workflows:
         self._services = services
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        # DBOS is called from threads of ours only: called on a loop, it replaces that loop's
+        # default executor by its own and shuts it down with itself (dbos 3.4).
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="workflows")
 
     async def start(self) -> None:
         House.current = House(self._services, asyncio.get_running_loop())
-        config = DBOSConfig(
-            name="reception",
-            system_database_url=self._services.settings.workflow_database,
-            # Fixed, so that a new release takes up what the old one left.
-            application_version="1",
-            executor_id=self._services.settings.node_name,
-            log_level="WARNING",
-        )
-        DBOS(config=config)
-        await asyncio.to_thread(DBOS.launch)
+        await self._in_thread(self._launch)
         self._task = asyncio.create_task(self._dispatch_forever(), name="dispatch events")
 
     def poke(self) -> None:
@@ -126,16 +120,33 @@ class Workflows:
 
     async def retry_recording(self, recording_id: str) -> None:
         """Finish a failed recording again, from its first unfinished step."""
-        with SetWorkflowID(f"finish-{recording_id}-{new_id()}"):
-            await finishing.enqueue_async(finish_recording, recording_id)
+        await self._in_thread(_enqueue_finish, recording_id, f"finish-{recording_id}-{new_id()}")
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await asyncio.to_thread(DBOS.destroy)
+        await self._in_thread(DBOS.destroy)
+        self._threads.shutdown()
         House.current = None
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: str) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def _launch(self) -> None:
+        DBOS(
+            config=DBOSConfig(
+                name="reception",
+                system_database_url=self._services.settings.workflow_database,
+                # Fixed, so that a new release takes up what the old one left.
+                application_version="1",
+                executor_id=self._services.settings.node_name,
+                log_level="WARNING",
+            )
+        )
+        DBOS.launch()
+        DBOS.register_queue(FINISHING, worker_concurrency=1, polling_interval_sec=0.5)
 
     async def _dispatch_forever(self) -> None:
         while True:
@@ -169,15 +180,13 @@ class Workflows:
         log.info("event_handled", kind=event.kind, subject_id=event.subject_id)
 
     async def _after_call(self, session_id: str) -> None:
-        with SetWorkflowID(f"after-call-{session_id}"):
-            await opening.enqueue_async(after_call, session_id)
+        await self._in_thread(_start_after_call, session_id)
         async with self._services.database.reading() as tx:
             recording_id = await tx.scalar(
                 select(Recording.id).where(Recording.session_id == session_id)
             )
         if recording_id is not None:
-            with SetWorkflowID(f"finish-{recording_id}"):
-                await finishing.enqueue_async(finish_recording, recording_id)
+            await self._in_thread(_enqueue_finish, recording_id, f"finish-{recording_id}")
 
     async def _mark_called(self, tx: AsyncSession, event: Event) -> None:
         await booking.mark_called(
@@ -189,3 +198,15 @@ class Workflows:
         await booking.mark_held(
             tx, AppointmentId(event.payload["appointment_id"]), now=self._services.clock.now()
         )
+
+
+def _start_after_call(session_id: str) -> None:
+    with SetWorkflowID(f"after-call-{session_id}"):
+        DBOS.start_workflow(after_call, session_id)
+
+
+def _enqueue_finish(recording_id: str, workflow_id: str) -> None:
+    queue = DBOS.retrieve_queue(FINISHING)
+    assert queue is not None, "registered at launch"
+    with SetWorkflowID(workflow_id):
+        queue.enqueue(finish_recording, recording_id)
