@@ -36,7 +36,7 @@ STOP_TIMEOUT_S = 1.0
 
 def new_certificate() -> RTCCertificate:
     """A node's self-signed identity; its fingerprint goes into every offer."""
-    return cast(RTCCertificate, RTCCertificate.generateCertificate())
+    return RTCCertificate.generateCertificate()
 
 
 def fingerprint_of(certificate: RTCCertificate) -> str:
@@ -137,7 +137,8 @@ class DtlsServer:
     def _state_changed(self) -> None:
         state: Any = self._transport._state
         if state is State.CONNECTED and not self._is_over:
-            profile = self._transport._ssl.get_selected_srtp_profile().decode()
+            association: Any = self._transport._ssl
+            profile = association.get_selected_srtp_profile().decode()
             self._on_connected(
                 SrtpSession(self._transport._rx_srtp), SrtpSession(self._transport._tx_srtp), profile
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 Address = Any  # ("ip", port) or IPv6's four; opaque, hashable, compared by value.
 
-# Fairness: after this many datagrams the loop gets a turn, so timers and WebSockets are not starved.
+# Fairness: after this many datagrams the loop gets a turn; timers and WebSockets live there too.
 BATCH = 64
 # Half a second of 60 Mbit/s: rides out a garbage collection or a scheduler's nap.
 KERNEL_BUFFER_BYTES = 4 * 1024 * 1024
@@ -47,14 +47,15 @@ class MediaSocket:
         self._buffer = buffer
         self._on_datagram = on_datagram
         self._loop = asyncio.get_running_loop()
-        self._sendto = self._socket.sendto
+        self._sendto: Callable[[bytes | memoryview, Address], int] = self._socket.sendto
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
-    def send(self, data: bytes | memoryview, address: Address) -> bool:
-        """Whether the kernel took it. False means dropped and counted: full buffer, no route."""
+    def send(self, data: bytes | memoryview, address: Address | None) -> bool:
+        """Whether the kernel took it. False means dropped and counted: full buffer, no route, or
+        an address that was lost (None) between choosing and sending."""
         try:
             self._sendto(data, address)
-        except OSError:  # BlockingIOError is one too
+        except (OSError, TypeError):  # BlockingIOError is one; TypeError: the address is None
             self.sent_dropped += 1
             return False
         return True

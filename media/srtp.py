@@ -1,4 +1,4 @@
-"""SRTP in place: libsrtp through pylibsrtp's cffi binding, on buffers that live as long as the node.
+"""SRTP in place: libsrtp through pylibsrtp's cffi binding, on buffers as old as the node.
 
 pylibsrtp's public API copies every packet twice and refuses more than 1,356 bytes; a relay pays
 that for each packet in and out (2.3 µs against 0.6 µs for AES-GCM). We borrow its session objects

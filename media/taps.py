@@ -1,27 +1,16 @@
-"""What the router needs of a recorder, as protocols: so live media runs, and is tested, without a disk.
+"""What the router needs of a recorder, as protocols: live media runs and is tested without a disk.
 
 The one implementation is `media/recorder.py`. A tap is called in the hot loop for every packet: it
 must be cheap, must never block and must never raise. A room without a recorder has no taps.
 """
 
-from enum import StrEnum
 from typing import Protocol
 
 from core.ids import ParticipantId
+from media.journal import MarkKind
 from media.tracks import CodecInfo, TrackName
 
-
-class MarkKind(StrEnum):
-    """What happened on a party's timeline besides packets. The value is the word in the journal."""
-
-    JOIN = "join"
-    LEAVE = "leave"
-    MUTE = "mute"
-    UNMUTE = "unmute"
-    SILENT = "silent"
-    BACK = "back"
-    GAP = "gap"
-    KEYFRAME_REQUESTED = "keyframe_requested"
+__all__ = ["MarkKind", "PartyTap", "Recorder"]
 
 
 class PartyTap(Protocol):

@@ -1,0 +1,350 @@
+"""RTCP both ways: repairs, keyframes, reports and how fast a sender may send.
+
+    from receivers   NACK → answered here from the publication's cache; PLI, FIR → one request to
+                     the publisher per 500 ms; RR → loss and round trip; REMB → its share
+    to publishers    NACK for our own holes, PLI, RR once a second, REMB
+    from publishers  SR → to the recorder, and to every receiver under its own SSRC
+
+Nothing here is per packet. Each answer that a client could provoke without end has a budget per
+second; beyond it the request is ignored, as if the datagram had been lost. `poll` does what is due
+by now; the node calls it every few milliseconds while there is something to wait for.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSenderInfo,
+    RtcpSrPacket,
+    clamp_packets_lost,
+)
+
+from media.rtp import (
+    HEADER,
+    abs_send_time,
+    build_nack,
+    build_pli,
+    build_receiver_report,
+    build_remb,
+    build_sender_report,
+    find_extension,
+    ntp_middle,
+    parse_rtcp,
+    read_remb,
+    wrap_rtx,
+)
+from media.sdp import ABS_SEND_TIME_EXTENSION, RTX_OF
+from media.tables import Leg, Publication, Source, Subscription
+from media.taps import MarkKind
+
+MS: Final = 1_000_000  # nanoseconds
+SECOND: Final = 1_000_000_000
+
+# A keyframe is ten times a delta frame: at most two a second per publication, whoever asks.
+KEYFRAME_INTERVAL_NS: Final = 500 * MS
+# Reordering on real lines is a few milliseconds; asking sooner asks for what is on its way.
+NACK_PATIENCE_NS: Final = 8 * MS
+NACK_RETRY_NS: Final = 40 * MS
+NACK_TRIES: Final = 10
+NACK_GIVE_UP_NS: Final = 1 * SECOND
+# Per source and second. Under CPU starvation NACKs storm; beyond this we rather lose a frame.
+NACKS_PER_SECOND: Final = 300
+# Per subscription and second: 500 packets of 1,200 bytes are 4.8 Mbit/s, twice a good picture.
+RESENDS_PER_SECOND: Final = 500
+
+# What a camera may send. A VGA to 720p talking head wants no more; below the floor it is a slide
+# show, and there the picture may freeze so that sound stays whole.
+VIDEO_CAP_BPS: Final = 2_500_000
+VIDEO_FLOOR_BPS: Final = 150_000
+VIDEO_START_BPS: Final = 1_000_000
+ESTIMATE_FRESH_NS: Final = 10 * SECOND
+LOSS_LOW: Final = 0.02
+LOSS_HIGH: Final = 0.10
+
+
+class Feedback:
+    """Reads and writes RTCP for every leg of a node.
+
+    `send_rtcp(leg, data)` encrypts and sends; `send_rtp(leg, data)` does that for a repair;
+    `wake()` asks for `poll` to be called soon.
+    """
+
+    def __init__(
+        self,
+        send_rtcp: Callable[[Leg, bytes], None],
+        send_rtp: Callable[[Leg, bytes], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._send_rtcp = send_rtcp
+        self._send_rtp = send_rtp
+        self._wake = wake
+        self._sources_with_holes: dict[int, Source] = {}  # by id(); bounded by the sources alive
+        self._waiting_for_keyframe: dict[int, Publication] = {}
+        self.malformed = 0
+
+    # -- Incoming ----------------------------------------------------------------------------
+
+    def receive(self, leg: Leg, data: bytes, arrival_ns: int) -> None:
+        """One decrypted RTCP datagram. Malformed ones are counted and ignored whole."""
+        try:
+            packets = parse_rtcp(data)
+        except ValueError:
+            self.malformed += 1
+            return
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket):
+                source = leg.sources.get(packet.ssrc)
+                if source is not None:
+                    self._relay_sender_report(source, packet.sender_info, arrival_ns)
+                self._note_reports(leg, packet.reports, arrival_ns)
+            elif isinstance(packet, RtcpRrPacket):
+                self._note_reports(leg, packet.reports, arrival_ns)
+            elif isinstance(packet, RtcpRtpfbPacket):
+                if packet.fmt == RTCP_RTPFB_NACK:
+                    self._resend(leg, packet, arrival_ns)
+            elif isinstance(packet, RtcpPsfbPacket):
+                self._payload_feedback(leg, packet, arrival_ns)
+            # SDES and BYE say nothing that signaling does not say with authority.
+
+    def _relay_sender_report(self, source: Source, info: RtcpSenderInfo, now_ns: int) -> None:
+        publication = source.publication
+        source.report_ntp = info.ntp_timestamp
+        source.report_arrival_ns = now_ns
+        if not publication.is_open:
+            return
+        tap = source.leg.tap
+        if tap is not None and source.track_index >= 0:
+            tap.rtcp_sr(source.track_index, info.ntp_timestamp, info.rtp_timestamp, now_ns)
+        if not source.is_anchored or publication.source is not source:
+            return
+        rtp_time = (info.rtp_timestamp + source.timestamp_offset) & 0xFFFFFFFF
+        for target in publication.targets:
+            report = build_sender_report(
+                target.ssrc,
+                ntp_time=info.ntp_timestamp,
+                rtp_time=rtp_time,
+                packets=target.packets,
+                octets=target.octets,
+                cname=publication.participant_id,
+            )
+            target.report_ntp_middle = ntp_middle(info.ntp_timestamp)
+            target.report_sent_ns = now_ns
+            self._send_rtcp(target.leg, report)
+
+    def _note_reports(self, leg: Leg, reports: list[RtcpReceiverInfo], now_ns: int) -> None:
+        for report in reports:
+            target = leg.subscriptions.get(report.ssrc)
+            if target is None or report.ssrc != target.ssrc:
+                continue
+            target.loss = report.fraction_lost / 256
+            if report.lsr and report.lsr == target.report_ntp_middle:
+                held_ns = report.dlsr * SECOND >> 16
+                round_trip_ns = now_ns - target.report_sent_ns - held_ns
+                if 0 <= round_trip_ns < 10 * SECOND:
+                    leg.round_trip_ns = round_trip_ns
+
+    def _payload_feedback(self, leg: Leg, packet: RtcpPsfbPacket, now_ns: int) -> None:
+        if packet.fmt == RTCP_PSFB_PLI:
+            self._keyframe_for(leg, packet.media_ssrc, now_ns)
+        elif packet.fmt == RTCP_PSFB_FIR:  # RFC 5104 §4.3.1: the streams stand in the entries
+            for at in range(0, len(packet.fci) - 7, 8):
+                self._keyframe_for(leg, int.from_bytes(packet.fci[at : at + 4], "big"), now_ns)
+        elif packet.fmt == RTCP_PSFB_APP:
+            estimate_bps = read_remb(packet)
+            if estimate_bps is not None:
+                leg.estimate_bps = estimate_bps
+                leg.estimate_at_ns = now_ns
+
+    def _keyframe_for(self, leg: Leg, ssrc: int, now_ns: int) -> None:
+        target = leg.subscriptions.get(ssrc)
+        if target is not None:
+            self.want_keyframe(target.publication, now_ns)
+
+    def _resend(self, leg: Leg, nack: RtcpRtpfbPacket, now_ns: int) -> None:
+        target = leg.subscriptions.get(nack.media_ssrc)
+        if target is None or nack.media_ssrc != target.ssrc:
+            return
+        publication = target.publication
+        for lost in nack.lost:
+            if target.resend_budget <= 0:
+                return
+            wanted = (lost - target.seq_offset) & 0xFFFF
+            kept = publication.cache[wanted & publication.cache_mask]
+            # What we miss ourselves is on its way from the publisher, if it comes at all.
+            if kept is None or kept[0] != wanted or not publication.is_open:
+                continue
+            target.resend_budget -= 1
+            target.resent += 1
+            self._send_again(target, lost & 0xFFFF, kept[1], kept[2], now_ns)
+
+    def _send_again(
+        self, target: Subscription, seq: int, timestamp: int, packet: bytes, now_ns: int
+    ) -> None:
+        payload_type = packet[1] & 0x7F
+        if not target.rtx_ssrc:
+            again = bytearray(packet)
+            HEADER.pack_into(again, 0, packet[0], packet[1], seq, timestamp, target.ssrc)
+            self._send_rtp(target.leg, bytes(again))
+            return
+        again = bytearray(
+            wrap_rtx(
+                packet,
+                payload_type=RTX_OF[payload_type],
+                ssrc=target.rtx_ssrc,
+                sequence=target.rtx_seq,
+                original=seq,
+                timestamp=timestamp,
+            )
+        )
+        target.rtx_seq = (target.rtx_seq + 1) & 0xFFFF
+        stamp = find_extension(packet, ABS_SEND_TIME_EXTENSION)
+        if stamp is not None and stamp[1] == 3:
+            again[stamp[0] : stamp[0] + 3] = abs_send_time(now_ns)
+        self._send_rtp(target.leg, bytes(again))
+
+    # -- Towards publishers ------------------------------------------------------------------
+
+    def want_keyframe(self, publication: Publication, now_ns: int) -> None:
+        """Someone needs a keyframe: ask now, or when 500 ms have passed since we last asked."""
+        if publication.name.kind != "video" or publication.keyframe_due_ns:
+            return
+        publication.keyframe_due_ns = max(
+            now_ns, publication.keyframe_asked_ns + KEYFRAME_INTERVAL_NS
+        )
+        self._waiting_for_keyframe[id(publication)] = publication
+        self._ask_for_keyframe(publication, now_ns)
+        if publication.keyframe_due_ns:
+            self._wake()
+
+    def _ask_for_keyframe(self, publication: Publication, now_ns: int) -> None:
+        if now_ns < publication.keyframe_due_ns:
+            return
+        del self._waiting_for_keyframe[id(publication)]
+        publication.keyframe_due_ns = 0
+        source = publication.source
+        if source is None or not source.leg.is_connected:
+            return  # a stream begins with a keyframe by itself
+        publication.keyframe_asked_ns = now_ns
+        self._send_rtcp(source.leg, build_pli(source.leg.local_ssrc, source.ssrc))
+        tap = source.leg.tap
+        if tap is not None and source.track_index >= 0:
+            tap.mark(MarkKind.KEYFRAME_REQUESTED, now_ns, source.track_index)
+
+    def watch(self, source: Source) -> None:
+        """`source` has holes; ask for them until they are filled or given up."""
+        self._sources_with_holes[id(source)] = source
+        self._wake()
+
+    def poll(self, now_ns: int) -> bool:
+        """Do what is due: NACKs, delayed keyframe requests. Whether there is more to wait for."""
+        for source in list(self._sources_with_holes.values()):
+            self._ask_for_holes(source, now_ns)
+            if not source.holes:
+                del self._sources_with_holes[id(source)]
+        for publication in list(self._waiting_for_keyframe.values()):
+            self._ask_for_keyframe(publication, now_ns)
+        return bool(self._sources_with_holes or self._waiting_for_keyframe)
+
+    def _ask_for_holes(self, source: Source, now_ns: int) -> None:
+        publication = source.publication
+        if publication.source is not source or not publication.is_open:
+            source.holes.clear()
+            return
+        retry_ns = max(NACK_RETRY_NS, source.leg.round_trip_ns * 5 // 4)
+        ask: list[int] = []
+        for seq, hole in list(source.holes.items()):
+            seen_ns, asked_ns, tries = hole
+            if now_ns - seen_ns > NACK_GIVE_UP_NS or tries >= NACK_TRIES:
+                del source.holes[seq]
+                source.unrecovered += 1
+                # The recording as well as every receiver is stuck until the next whole picture.
+                self.want_keyframe(publication, now_ns)
+            elif (
+                source.nack_budget > 0
+                and now_ns - seen_ns >= NACK_PATIENCE_NS
+                and now_ns - asked_ns >= retry_ns
+            ):
+                hole[1], hole[2] = now_ns, tries + 1
+                source.nack_budget -= 1
+                ask.append(seq)
+        if ask and source.has_nack:
+            # Sorted as plain numbers: the encoding packs neighbours and knows no wrap-around.
+            self._send_rtcp(source.leg, build_nack(source.leg.local_ssrc, source.ssrc, sorted(ask)))
+
+    # -- Once a second -----------------------------------------------------------------------
+
+    def report(self, leg: Leg, now_ns: int) -> None:
+        """The second's report to one client: what arrived of its streams, how fast it may send."""
+        for subscription in leg.subscriptions.values():
+            subscription.resend_budget = RESENDS_PER_SECOND
+        current = [s for s in leg.sources.values() if s.publication.source is s]
+        expected = sum(s.advanced - s.advanced_reported for s in current)
+        received = sum(s.received - s.received_reported for s in current)
+        leg.loss_in = max(0.0, 1 - received / expected) if expected else 0.0
+        reports = [_receiver_report(source, now_ns) for source in current]
+        for source in current:
+            source.nack_budget = NACKS_PER_SECOND
+            source.advanced_reported = source.advanced
+            source.received_reported = source.received
+        if not reports:
+            return
+        data = build_receiver_report(leg.local_ssrc, reports, "reception")
+        video = [s for s in current if s.publication.name.kind == "video"]
+        if video:
+            leg.uplink_bps = next_uplink_bps(leg.uplink_bps, leg.loss_in)
+            total_bps = sum(min(leg.uplink_bps, _receivers_limit(s, now_ns)) for s in video)
+            data += build_remb(leg.local_ssrc, total_bps, [s.ssrc for s in video])
+        self._send_rtcp(leg, data)
+
+    def allow_start(self, leg: Leg) -> None:
+        """Let a client that has just connected begin with a decent picture."""
+        leg.uplink_bps = VIDEO_START_BPS
+
+
+def next_uplink_bps(present_bps: int, loss: float) -> int:
+    """How much one video stream may send in the next second, given the loss in the last one.
+
+    Up by half while the line is clean, down with the loss when it is not; between, hold.
+    """
+    if loss > LOSS_HIGH:
+        present_bps = int(present_bps * (1 - loss / 2))
+    elif loss < LOSS_LOW:
+        present_bps = present_bps * 3 // 2
+    return min(max(present_bps, VIDEO_FLOOR_BPS), VIDEO_CAP_BPS)
+
+
+def _receivers_limit(source: Source, now_ns: int) -> int:
+    """What the slowest receiver of this video can take, its line shared evenly by its videos."""
+    limit_bps = VIDEO_CAP_BPS
+    for target in source.publication.targets:
+        leg = target.leg
+        if not leg.estimate_bps or now_ns - leg.estimate_at_ns > ESTIMATE_FRESH_NS:
+            continue
+        videos = {id(s) for s in leg.subscriptions.values() if s.rtx_ssrc and s.packets}
+        limit_bps = min(limit_bps, leg.estimate_bps // max(1, len(videos)))
+    return max(limit_bps, VIDEO_FLOOR_BPS)
+
+
+def _receiver_report(source: Source, now_ns: int) -> RtcpReceiverInfo:
+    """RFC 3550 §6.4.1 for one source, since the last report."""
+    expected = source.advanced - source.advanced_reported
+    lost = expected - (source.received - source.received_reported)
+    fraction = min(255, max(0, lost * 256 // expected)) if expected > 0 else 0
+    since_ns = now_ns - source.report_arrival_ns
+    return RtcpReceiverInfo(
+        ssrc=source.ssrc,
+        fraction_lost=fraction,
+        packets_lost=clamp_packets_lost(source.advanced - source.received),
+        highest_sequence=(source.first_seq + source.advanced - 1) & 0xFFFFFFFF,
+        jitter=int(source.jitter) & 0xFFFFFFFF,
+        lsr=ntp_middle(source.report_ntp),
+        dlsr=min((since_ns << 16) // SECOND, 0xFFFFFFFF) if source.report_ntp else 0,
+    )

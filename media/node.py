@@ -1,0 +1,386 @@
+"""MediaNode: one UDP port, the guard in front of it, and the rooms behind it.
+
+The guard decides by length and first byte (RFC 7983) before any parser sees a datagram:
+
+    0..3      STUN   answered only if authenticated; the only way for an address to become known
+    20..63    DTLS   only from a known address
+    128..191  RTP, RTCP (second byte 192..223)   only from a known address whose keys are set
+
+Everything else, from whomever, is dropped silently and counted in `drops`.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+from aioice.ice import get_host_addresses
+
+from core.clock import Clock
+from core.ids import ParticipantId, RoomId
+from media.dtls import DtlsServer, fingerprint_of, new_certificate
+from media.events import MediaEvent
+from media.feedback import Feedback
+from media.ice import AddressBook, answer_check
+from media.peer import Offer, OfferedTrack, Peer
+from media.router import Router
+from media.sdp import SdpRefused, StaleAnswer
+from media.socket import Address, MediaSocket
+from media.srtp import (
+    MAX_PLAIN_BYTES,
+    PacketBuffer,
+    SrtpSession,
+    protect,
+    protect_rtcp,
+    unprotect_rtcp,
+)
+from media.stats import PeerStats
+from media.tables import Leg, Publication
+from media.taps import Recorder
+from media.tracks import TrackName
+
+__all__ = [
+    "MediaNode",
+    "MediaRoom",
+    "Offer",
+    "OfferedTrack",
+    "Peer",
+    "PeerStats",
+    "SdpRefused",
+    "StaleAnswer",
+]
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 0.25
+TICKS_PER_SECOND = 4
+# Granularity of NACK retries and delayed keyframe requests, only while there are any.
+POLL_S = 0.01
+MIN_RTP_BYTES = 12
+MIN_RTCP_BYTES = 8
+# Goodbyes of closed associations that may be in flight at shutdown.
+CLOSE_TIMEOUT_S = 2.0
+
+
+class MediaNode:
+    """The media plane of one process. Made by `start`, ended by `aclose`."""
+
+    def __init__(self, host: str, port: int, clock: Clock) -> None:
+        self._clock = clock
+        self._rx = PacketBuffer()
+        self._tx = PacketBuffer()
+        # What fills this much of the buffer could not be forwarded under another profile's tag;
+        # the socket drops it as oversized. 1,900 bytes is far above any path's MTU.
+        receive_view = self._rx.view[:MAX_PLAIN_BYTES]
+        self._socket = MediaSocket(host, port, receive_view, self._datagram)
+        self.port = self._socket.port
+        self.addresses: Sequence[tuple[str, int]] = ()
+        self._certificate = new_certificate()
+        self.fingerprint = fingerprint_of(self._certificate)
+        self.drops: Counter[str] = Counter()
+        self._legs_by_ufrag: dict[str, Leg] = {}
+        self._dtls_by_ufrag: dict[str, DtlsServer] = {}
+        self._book: AddressBook[Leg] = AddressBook()
+        self._rooms: dict[RoomId, MediaRoom] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.feedback = Feedback(self._send_rtcp, self._send_repair, self._wake)
+        self._router = Router(self._rx, self._tx, self._socket.send, self.feedback)
+        self._poll_handle: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self.now_ns: Callable[[], int] = clock.monotonic_ns
+        # Looked up once per packet; the book keeps this very dict.
+        self._by_address = self._book.by_address
+
+    @classmethod
+    async def start(
+        cls, *, host: str, port: int, public_addresses: Sequence[str], clock: Clock
+    ) -> "MediaNode":
+        """Bind `host`:`port` (0 = any free port) and be ready.
+
+        `public_addresses` are what clients should send to; empty means what the machine has, and
+        127.0.0.1. Raises OSError if the port cannot be bound.
+        """
+        node = cls(host, port, clock)
+        addresses = list(public_addresses) or _local_addresses(host)
+        node.addresses = [(address, node.port) for address in addresses]
+        node._ticker = asyncio.create_task(node._tick(), name="media tick")
+        log.info("media_node_started", port=node.port, addresses=len(addresses))
+        return node
+
+    def open_room(self, room_id: RoomId) -> "MediaRoom":
+        """The media of one room, empty and not live."""
+        room = MediaRoom(self, room_id)
+        self._rooms[room_id] = room
+        return room
+
+    async def aclose(self) -> None:
+        """End every room, say goodbye to every client, free the port."""
+        for room in list(self._rooms.values()):
+            await room.end()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        if self._poll_handle is not None:
+            self._poll_handle.cancel()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_TIMEOUT_S)
+        self._socket.close()
+        log.info("media_node_stopped", drops=dict(self.drops))
+
+    def counters(self) -> dict[str, int]:
+        """Everything that was not forwarded, by reason."""
+        return {
+            **self.drops,
+            "oversized": self._socket.oversized,
+            "send": self._socket.sent_dropped,
+            "unprotectable": self._router.unprotectable,
+            "unroutable": self._router.unroutable,
+            "rtcp_malformed": self.feedback.malformed,
+        }
+
+    # -- The guard: once per datagram --------------------------------------------------------
+
+    def _datagram(self, length: int, address: Address) -> None:
+        view = self._rx.view
+        if length < MIN_RTCP_BYTES:
+            self.drops["short"] += 1
+            return
+        first = view[0]
+        if 128 <= first < 192:
+            leg = self._by_address.get(address)
+            if leg is None or leg.rx is None or not leg.is_connected:
+                self.drops["stranger"] += 1
+            elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
+                self._rtcp(leg, length)
+            elif length < MIN_RTP_BYTES:
+                self.drops["short"] += 1
+            else:
+                self._router.receive(leg, length, self.now_ns())
+        elif first < 4:
+            self._stun(bytes(view[:length]), address)
+        elif 20 <= first < 64:
+            leg = self._by_address.get(address)
+            if leg is None:
+                self.drops["stranger"] += 1
+            else:
+                leg.last_packet_ns = self.now_ns()
+                self._dtls_by_ufrag[leg.credentials.ufrag].feed(bytes(view[:length]))
+        else:
+            self.drops["unknown_kind"] += 1
+
+    def _stun(self, data: bytes, address: Address) -> None:
+        check = answer_check(data, address[:2], self._password_of)
+        if check is None:
+            self.drops["stun_refused"] += 1
+            return
+        leg = self._legs_by_ufrag[check.ufrag]
+        if leg.remote_ufrag not in (None, check.remote_ufrag):
+            self.drops["stun_refused"] += 1
+            return
+        if check.accepted:
+            leg.last_packet_ns = leg.consent_at_ns = self.now_ns()
+            if self._book.prove(leg, address, nominated=check.nominated):
+                log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
+        self._socket.send(check.response, address)
+
+    def _password_of(self, ufrag: str) -> str | None:
+        leg = self._legs_by_ufrag.get(ufrag)
+        return leg.credentials.password if leg is not None else None
+
+    def _rtcp(self, leg: Leg, length: int) -> None:
+        size = self._rx.length
+        size[0] = length
+        if unprotect_rtcp(leg.rx, self._rx.cdata, size):
+            leg.rejected += 1
+            return
+        now_ns = self.now_ns()
+        leg.last_packet_ns = now_ns
+        self.feedback.receive(leg, bytes(self._rx.view[: size[0]]), now_ns)
+
+    # -- Sending -----------------------------------------------------------------------------
+
+    def _send_rtcp(self, leg: Leg, data: bytes) -> None:
+        self._send_protected(leg, data, protect_rtcp)
+
+    def _send_repair(self, leg: Leg, data: bytes) -> None:
+        leg.packets_out += 1
+        leg.bytes_out += len(data)
+        self._send_protected(leg, data, protect)
+
+    def _send_protected(
+        self, leg: Leg, data: bytes, encrypt: Callable[[object, object, object], int]
+    ) -> None:
+        if not leg.is_connected or leg.address is None or len(data) > MAX_PLAIN_BYTES:
+            return
+        length = len(data)
+        self._tx.view[:length] = data
+        self._tx.length[0] = length
+        if encrypt(leg.tx, self._tx.cdata, self._tx.length):
+            self._router.unprotectable += 1
+            return
+        self._socket.send(self._tx.view[: self._tx.length[0]], leg.address)
+
+    # -- Time --------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Silence, consent and reports: four times a second for the node, not per peer."""
+        count = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            count += 1
+            now_ns = self.now_ns()
+            for room in list(self._rooms.values()):
+                room.check(now_ns, is_second=count % TICKS_PER_SECOND == 0)
+
+    def _wake(self) -> None:
+        if self._poll_handle is None:
+            self._poll_handle = asyncio.get_running_loop().call_later(POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        self._poll_handle = None
+        if self.feedback.poll(self.now_ns()):
+            self._wake()
+
+    # -- What peers need (peer.Transports) ---------------------------------------------------
+
+    def attach(
+        self,
+        leg: Leg,
+        on_connected: Callable[[SrtpSession, SrtpSession, str], None],
+        on_closed: Callable[[str], None],
+    ) -> DtlsServer:
+        """Make `leg` reachable by its ICE name and give it a DTLS association."""
+
+        def send(datagram: bytes) -> None:
+            if leg.address is not None:
+                self._socket.send(datagram, leg.address)
+
+        dtls = DtlsServer(
+            self._certificate, send=send, on_connected=on_connected, on_closed=on_closed
+        )
+        self._legs_by_ufrag[leg.credentials.ufrag] = leg
+        self._dtls_by_ufrag[leg.credentials.ufrag] = dtls
+        return dtls
+
+    def detach(self, leg: Leg, dtls: DtlsServer) -> None:
+        """Forget `leg`; its DTLS goodbye is sent in the background."""
+        task = asyncio.create_task(self._close_leg(leg, dtls), name="dtls close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_leg(self, leg: Leg, dtls: DtlsServer) -> None:
+        try:
+            await dtls.aclose()
+        finally:
+            self._book.forget(leg)
+            self._legs_by_ufrag.pop(leg.credentials.ufrag, None)
+            self._dtls_by_ufrag.pop(leg.credentials.ufrag, None)
+
+    def open_track(self, publication: Publication) -> None:
+        """Open the recorder's track for a publication that has begun to flow."""
+        if publication.source is not None:
+            self._router.open_track(publication.source)
+
+    def forget_room(self, room_id: RoomId) -> None:
+        self._rooms.pop(room_id, None)
+
+
+class MediaRoom:
+    """The media of one room: its peers, who publishes what, and whether it flows."""
+
+    def __init__(self, node: MediaNode, room_id: RoomId) -> None:
+        self.room_id = room_id
+        self.is_live = False
+        self.recorder: Recorder | None = None
+        self._node = node
+        self._peers: dict[ParticipantId, Peer] = {}
+        self._mids: dict[tuple[ParticipantId, TrackName], str] = {}
+
+    def add_peer(
+        self,
+        participant_id: ParticipantId,
+        *,
+        label: str,
+        publishes: Sequence[TrackName],
+        on_event: Callable[[MediaEvent], None],
+        role: str = "",
+    ) -> Peer:
+        """A participant's media. Fetch its first `offer()`; the others are told by OfferNeeded.
+
+        `label` and `role` go into the recording's header. One peer per participant: for a new
+        transport of the same one there is `Peer.new_leg`.
+        """
+        assert participant_id not in self._peers, "one peer per participant"
+        peer = Peer(
+            self,
+            self._node,
+            participant_id,
+            label=label,
+            role=role,
+            publishes=publishes,
+            on_event=on_event,
+        )
+        self._peers[participant_id] = peer
+        if self.is_live:
+            peer.go_live()
+        self.publications_changed(peer)
+        return peer
+
+    def remove_peer(self, participant_id: ParticipantId) -> None:
+        """The participant has left. Unknown ids are fine: leaving twice is leaving."""
+        peer = self._peers.pop(participant_id, None)
+        if peer is not None:
+            peer.leave()
+            self.publications_changed(peer)
+
+    def go_live(self, recorder: Recorder | None) -> None:
+        """Open the gate: from now on packets are forwarded and, with a recorder, recorded."""
+        if self.is_live:
+            return
+        self.is_live = True
+        self.recorder = recorder
+        for peer in self._peers.values():
+            peer.go_live()
+
+    async def end(self) -> None:
+        """Stop forwarding and recording and let every client go. Whoever made the recorder seals
+        it, after this returns: no packet reaches it any more."""
+        self.is_live = False
+        for participant_id in list(self._peers):
+            peer = self._peers.pop(participant_id)
+            peer.leave()
+        self.recorder = None
+        self._node.forget_room(self.room_id)
+
+    def stats(self) -> list[PeerStats]:
+        return [peer.stats() for peer in self._peers.values()]
+
+    # -- What peers and the node need --------------------------------------------------------
+
+    def publications(self) -> Sequence[Publication]:
+        """Every live track of the room, in the order in which participants came."""
+        return [p for peer in self._peers.values() for p in peer.published.values()]
+
+    def mid_of(self, participant_id: ParticipantId, name: TrackName) -> str:
+        """The track's mid, the same in every description and for the room's whole life."""
+        return self._mids.setdefault((participant_id, name), f"m{len(self._mids)}")
+
+    def publications_changed(self, by: Peer) -> None:
+        for peer in self._peers.values():
+            if peer is not by:
+                peer.offer_needed()
+
+    def check(self, now_ns: int, *, is_second: bool) -> None:
+        for peer in list(self._peers.values()):
+            peer.check(now_ns)
+            if is_second:
+                peer.every_second(now_ns)
+
+
+def _local_addresses(host: str) -> list[str]:
+    """Where a client may find a socket bound to `host`, best first."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 — compared, not bound
+        return [host]
+    return [*get_host_addresses(use_ipv4=host != "::", use_ipv6=host == "::"), "127.0.0.1"]

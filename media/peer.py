@@ -1,0 +1,560 @@
+"""One participant's media: publications, subscriptions, and the transports (legs) they live on.
+
+A Peer lasts as long as its participant is in the room; a Leg lasts as long as one transport. When
+the line is lost for good, `new_leg()` starts over with fresh ICE credentials and keys, and the
+client builds a new RTCPeerConnection from the next offer; publications keep their identity, so the
+others see the picture go on where it stopped.
+
+Offers are written from the room as it stands at that moment. At most one is outstanding; what
+changes meanwhile is told by one OfferNeeded once it is answered.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import structlog
+
+from core.ids import ParticipantId
+from media.dtls import DtlsServer
+from media.events import (
+    MediaEvent,
+    OfferNeeded,
+    PeerBack,
+    PeerConnected,
+    PeerLost,
+    PeerSilent,
+    Quality,
+    QualityChanged,
+    SpeakingChanged,
+)
+from media.feedback import Feedback
+from media.ice import new_credentials
+from media.sdp import (
+    MAX_SECTIONS,
+    RTX_OF,
+    AnsweredSection,
+    SdpRefused,
+    Section,
+    StaleAnswer,
+    read_answer,
+    write_offer,
+)
+from media.srtp import SrtpSession
+from media.stats import PeerStats, judge
+from media.tables import Leg, Publication, Subscription
+from media.taps import MarkKind, PartyTap, Recorder
+from media.tracks import TrackName
+
+log = structlog.get_logger(__name__)
+
+MS = 1_000_000
+# A peer that should be sending sound or picture is silent after 1.5 s without any packet. One that
+# only listens sends reports and ICE checks, the latter every 2.5 to 6 s.
+SILENT_AFTER_NS = 1500 * MS
+LISTENER_SILENT_AFTER_NS = 7000 * MS
+# RFC 7675: consent to be sent to expires 30 s after the last sign of it.
+CONSENT_NS = 30_000 * MS
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTrack:
+    """A section of an offer as the client sees it: `send` = it publishes, `receive` = it gets."""
+
+    mid: str
+    participant_id: ParticipantId
+    name: TrackName
+    direction: Literal["send", "receive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What to hand the client. When `leg` differs from the last offer's, the client must build a
+    new RTCPeerConnection for it; otherwise it renegotiates the one it has."""
+
+    revision: int
+    sdp: str
+    tracks: tuple[OfferedTrack, ...]
+    leg: int
+
+
+class Transports(Protocol):
+    """What a peer needs of the node: a place among the addresses, DTLS, and the clock."""
+
+    feedback: Feedback
+    addresses: Sequence[tuple[str, int]]
+    fingerprint: str
+
+    def now_ns(self) -> int: ...
+
+    def attach(
+        self,
+        leg: Leg,
+        on_connected: Callable[[SrtpSession, SrtpSession, str], None],
+        on_closed: Callable[[str], None],
+    ) -> DtlsServer: ...
+
+    def detach(self, leg: Leg, dtls: DtlsServer) -> None: ...
+
+    def open_track(self, publication: Publication) -> None: ...
+
+
+class Surroundings(Protocol):
+    """What a peer needs of its room: who else publishes what."""
+
+    is_live: bool
+    recorder: Recorder | None
+
+    def publications(self) -> Sequence[Publication]: ...
+
+    def mid_of(self, participant_id: ParticipantId, name: TrackName) -> str: ...
+
+    def publications_changed(self, by: "Peer") -> None: ...
+
+
+class Peer:
+    """Made by MediaRoom.add_peer. All calls are on the event loop; none waits."""
+
+    def __init__(
+        self,
+        room: Surroundings,
+        transports: Transports,
+        participant_id: ParticipantId,
+        *,
+        label: str,
+        role: str,
+        publishes: Sequence[TrackName],
+        on_event: Callable[[MediaEvent], None],
+    ) -> None:
+        self.participant_id = participant_id
+        self.label = label
+        self.role = role
+        self.published: dict[TrackName, Publication] = {}
+        self.quality = Quality.GOOD
+        self._room = room
+        self._transports = transports
+        self._notify = on_event
+        self._muted: set[TrackName] = set()
+        self._session = secrets.randbits(62)  # the o= line; a new leg is a new session
+        self._revision = 0
+        self._outstanding: tuple[int, tuple[Section, ...]] | None = None
+        self._is_offer_due = False
+        # The m-sections of this leg, in order: they may change direction but never go away.
+        self._sections: list[tuple[str, TrackName, ParticipantId]] = []
+        self._remote_fingerprint: str | None = None
+        self._is_silent = False
+        self._is_lost = False
+        self._quality_seconds = 0
+        self._totals = (0, 0)
+        self._bitrates_bps = (0, 0)
+        self.leg = self._open_leg(1)
+        self._publish(publishes)
+
+    # -- Negotiation -------------------------------------------------------------------------
+
+    def offer(self) -> Offer:
+        """The next offer for this client. Supersedes one that is still unanswered."""
+        self._add_missing_sections()
+        current = {p.mid: p for p in self._room.publications()}
+        sections = tuple(self._section(mid, name, current) for mid, name, _ in self._sections)
+        self._revision += 1
+        self._outstanding = (self._revision, sections)
+        self._is_offer_due = False
+        tracks = tuple(
+            OfferedTrack(mid, owner, name, "send" if s.direction == "recvonly" else "receive")
+            for (mid, name, owner), s in zip(self._sections, sections, strict=True)
+            if s.direction != "inactive"
+        )
+        sdp = write_offer(
+            session=self._session,
+            revision=self._revision,
+            credentials=self.leg.credentials,
+            fingerprint=self._transports.fingerprint,
+            addresses=self._transports.addresses,
+            sections=sections,
+        )
+        return Offer(self._revision, sdp, tracks, self.leg.number)
+
+    def answer(self, revision: int, sdp: str) -> None:
+        """The client's answer to the offer of that revision.
+
+        Raises StaleAnswer if that offer is not the one outstanding, and SdpRefused (the offer then
+        stays outstanding: the client may try again) for an answer that we do not speak.
+        """
+        if self._outstanding is None or self._outstanding[0] != revision:
+            raise StaleAnswer(
+                "This answer belongs to an offer that has been replaced. Wait for the next offer.",
+                revision=revision,
+            )
+        answer = read_answer(sdp, self._outstanding[1])
+        if self._remote_fingerprint not in (None, answer.fingerprint):
+            raise SdpRefused("fingerprint", "The certificate changed within one transport.")
+        leg = self.leg
+        leg.remote_ufrag = answer.ufrag
+        if self._remote_fingerprint is None:
+            self._remote_fingerprint = answer.fingerprint
+            leg.consent_at_ns = self._transports.now_ns()  # from here on we wait for the client
+            self._dtls.start(answer.fingerprint)
+        for section in self._outstanding[1]:
+            self._take_answer(section, answer.sections[section.mid])
+        self._outstanding = None
+        if self._is_offer_due:
+            self._notify(OfferNeeded())
+
+    def offer_needed(self) -> None:
+        """The room has changed in a way this client must hear of. Said at most once per offer."""
+        if self._revision == 0 or self._is_offer_due or self._is_lost:
+            return  # the first offer, and a new leg's, hold everything anyway
+        self._is_offer_due = True
+        if self._outstanding is None:
+            self._notify(OfferNeeded())
+
+    # -- Publications ------------------------------------------------------------------------
+
+    def set_publishes(self, names: Sequence[TrackName]) -> None:
+        """From now on this participant publishes exactly these tracks. Leads to OfferNeeded here
+        and with everyone else."""
+        gone = [name for name in self.published if name not in names]
+        for name in gone:
+            publication = self.published.pop(name)
+            self.leg.publications.pop(publication.mid, None)
+            self._close(publication)
+        self._publish(names)
+        self.offer_needed()
+        self._room.publications_changed(self)
+
+    def set_muted(self, name: TrackName, muted: bool) -> None:
+        """Muted tracks are neither forwarded nor recorded; the journal notes when and which."""
+        if muted == (name in self._muted):
+            return
+        (self._muted.add if muted else self._muted.discard)(name)
+        publication = self.published.get(name)
+        if publication is None:
+            return
+        publication.is_muted = muted
+        self.refresh(publication)
+        tap, source = self.leg.tap, publication.source
+        if tap is not None:
+            kind = MarkKind.MUTE if muted else MarkKind.UNMUTE
+            is_open = source is not None and source.track_index >= 0
+            index = source.track_index if source is not None and is_open else None
+            tap.mark(kind, self._transports.now_ns(), index, name.value)
+        if muted and publication.is_speaking:
+            publication.is_speaking = False
+            self._notify(SpeakingChanged(speaking=False))
+
+    def refresh(self, publication: Publication) -> None:
+        """Choose anew whether `publication` flows and to whom. Called whenever any reason for it
+        has changed: live, mute, a receiver connected, answered or left, a new source or codec."""
+        source = publication.source
+        was_open = publication.is_open
+        publication.is_live = self._room.is_live
+        publication.is_open = publication.is_live and not publication.is_muted
+        if publication.is_open != was_open and source is not None:
+            source.is_anchored = False
+        before = set(map(id, publication.targets))
+        publication.targets = tuple(
+            s
+            for s in publication.subscriptions
+            if publication.is_open
+            and s.is_wanted
+            and s.leg.is_connected
+            and (source is None or source.payload_type in s.payload_types)
+        )
+        fresh = [s for s in publication.targets if id(s) not in before]
+        for subscription in fresh:
+            _start(subscription)
+        self._transports.open_track(publication)
+        if fresh or (publication.is_open and not was_open):
+            self._transports.feedback.want_keyframe(publication, self._transports.now_ns())
+
+    def go_live(self) -> None:
+        """The room is live: open the recording of this leg and the gate of every publication."""
+        self._open_tap()
+        for publication in self.published.values():
+            self.refresh(publication)
+
+    # -- Transport ---------------------------------------------------------------------------
+
+    def new_leg(self) -> None:
+        """Give up the present transport; the next `offer()` describes a fresh one."""
+        self._close_leg()
+        self._session = secrets.randbits(62)
+        self._revision += 1  # an answer on its way to the old leg is stale
+        self._outstanding = None
+        self._is_offer_due = False
+        self.leg = self._open_leg(self.leg.number + 1)
+        for publication in self.published.values():
+            self.leg.publications[publication.mid] = publication
+        self._open_tap()
+
+    def leave(self) -> None:
+        """The participant is gone. The room forgets this peer afterwards."""
+        if self.leg.tap is not None:
+            self.leg.tap.mark(MarkKind.LEAVE, self._transports.now_ns())
+        self._close_leg()
+        for publication in self.published.values():
+            self._close(publication)
+        self.published.clear()
+
+    def check(self, now_ns: int) -> None:
+        """Notice silence, return and loss. Called a few times a second."""
+        if self._is_lost or self._remote_fingerprint is None:
+            return
+        leg = self.leg
+        if now_ns - leg.consent_at_ns > CONSENT_NS:
+            self._lose("no_consent" if leg.is_connected else "never_connected")
+            return
+        if not leg.is_connected:
+            return
+        silent_ns = now_ns - leg.last_packet_ns
+        is_sending = any(
+            p.source is not None and p.source.leg is leg and not p.is_muted
+            for p in self.published.values()
+        )
+        limit_ns = SILENT_AFTER_NS if is_sending else LISTENER_SILENT_AFTER_NS
+        if self._is_silent:
+            if silent_ns < SILENT_AFTER_NS:
+                self._is_silent = False
+                self._mark(MarkKind.BACK, now_ns)
+                self._notify(PeerBack())
+        elif silent_ns > limit_ns:
+            self._is_silent = True
+            self._mark(MarkKind.SILENT, leg.last_packet_ns)
+            self._notify(PeerSilent(silent_ns // MS))
+
+    def every_second(self, now_ns: int) -> None:
+        """Reports to the client, bitrates and quality."""
+        if not self.leg.is_connected:
+            return
+        self._transports.feedback.report(self.leg, now_ns)
+        bytes_in, bytes_out = self.leg.bytes_in, self._sent()[1]
+        before_in, before_out = self._totals
+        self._totals = (bytes_in, bytes_out)
+        self._bitrates_bps = ((bytes_in - before_in) * 8, (bytes_out - before_out) * 8)
+        word = judge(
+            loss=max(self.leg.loss_in, self._loss_out()),
+            round_trip_ms=self.leg.round_trip_ns / MS,
+        )
+        # Two seconds of the same verdict: one lost frame is not a bad line.
+        self._quality_seconds = self._quality_seconds + 1 if word != self.quality else 0
+        if self._quality_seconds >= 2:
+            self.quality = word
+            self._quality_seconds = 0
+            self._notify(QualityChanged(word))
+
+    def stats(self) -> PeerStats:
+        leg = self.leg
+        packets_out, bytes_out = self._sent()
+        return PeerStats(
+            participant_id=self.participant_id,
+            leg=leg.number,
+            state=self._state(),
+            srtp_profile=leg.srtp_profile,
+            round_trip_ms=leg.round_trip_ns / MS if leg.round_trip_ns else None,
+            loss_in=leg.loss_in,
+            loss_out=self._loss_out(),
+            packets_in=leg.packets_in,
+            packets_out=packets_out,
+            bytes_in=leg.bytes_in,
+            bytes_out=bytes_out,
+            bitrate_in_bps=self._bitrates_bps[0],
+            bitrate_out_bps=self._bitrates_bps[1],
+            rejected=leg.rejected,
+            quality=self.quality,
+        )
+
+    # -- Inside: sections --------------------------------------------------------------------
+
+    def _add_missing_sections(self) -> None:
+        have = {mid for mid, _, _ in self._sections}
+        wanted = [*self.published.values()]
+        wanted += [p for p in self._room.publications() if p.participant_id != self.participant_id]
+        for publication in wanted:
+            if publication.mid in have:
+                continue
+            if len(self._sections) >= MAX_SECTIONS:
+                # The newest is left out: a room this full is beyond what a page can show anyway.
+                log.warning("media_sections_full", participant_id=self.participant_id)
+                return
+            self._sections.append((publication.mid, publication.name, publication.participant_id))
+
+    def _section(self, mid: str, name: TrackName, current: dict[str, Publication]) -> Section:
+        publication = current.get(mid)
+        if publication is None:
+            return Section(mid, name.kind, "inactive")
+        if publication.participant_id == self.participant_id:
+            return Section(mid, name.kind, "recvonly")
+        subscription = self._subscription_to(publication)
+        owner = publication.participant_id
+        together = name in (TrackName.CAMERA, TrackName.MICROPHONE)
+        return Section(
+            mid,
+            name.kind,
+            "sendonly",
+            stream=owner if together else f"{owner}-{name}",
+            cname=owner,
+            ssrc=subscription.ssrc,
+            rtx_ssrc=subscription.rtx_ssrc,
+        )
+
+    def _subscription_to(self, publication: Publication) -> Subscription:
+        for subscription in publication.subscriptions:
+            if subscription.leg is self.leg:
+                return subscription
+        subscription = Subscription(publication, self.leg)
+        publication.subscriptions.append(subscription)
+        self.leg.subscriptions[subscription.ssrc] = subscription
+        return subscription
+
+    def _take_answer(self, section: Section, answered: AnsweredSection) -> None:
+        leg = self.leg
+        if section.direction == "recvonly" and answered.is_sending:
+            for ssrc, rtx_ssrc in answered.sources:
+                leg.declared[ssrc] = section.mid
+                if rtx_ssrc is not None:
+                    leg.declared_repairs[rtx_ssrc] = ssrc
+            return
+        subscription = leg.subscriptions.get(section.ssrc)
+        if section.direction != "sendonly" or subscription is None:
+            return
+        subscription.is_wanted = answered.is_receiving
+        subscription.payload_types = answered.payload_types
+        subscription.has_nack = answered.has_nack
+        if not subscription.is_started and not _can_repair(answered):
+            subscription.rtx_ssrc = 0
+        self.refresh(subscription.publication)
+
+    # -- Inside: publications ----------------------------------------------------------------
+
+    def _publish(self, names: Sequence[TrackName]) -> None:
+        for name in names:
+            if name in self.published:
+                continue
+            mid = self._room.mid_of(self.participant_id, name)
+            publication = Publication(self.participant_id, name, mid)
+            publication.is_muted = name in self._muted
+            self.published[name] = publication
+            self.leg.publications[mid] = publication
+            self.refresh(publication)
+
+    def _close(self, publication: Publication) -> None:
+        """Nobody gets or records it any more."""
+        publication.is_open = False
+        publication.targets = ()
+        for subscription in publication.subscriptions:
+            _retire(subscription)
+        publication.subscriptions.clear()
+        if publication.source is not None:
+            publication.source.leg.sources.pop(publication.source.ssrc, None)
+            publication.source = None
+
+    # -- Inside: legs ------------------------------------------------------------------------
+
+    def _open_leg(self, number: int) -> Leg:
+        leg = Leg(
+            self.participant_id,
+            number,
+            new_credentials(),
+            self._notify,
+            self.refresh,
+            self._transports.now_ns(),
+        )
+        self._sections = []
+        self._remote_fingerprint = None
+        self._is_silent = self._is_lost = False
+        self._totals = (0, 0)
+        self._dtls = self._transports.attach(leg, self._connected, self._lose)
+        return leg
+
+    def _close_leg(self) -> None:
+        leg = self.leg
+        leg.is_connected = False
+        for subscription in list(leg.subscriptions.values()):
+            publication = subscription.publication
+            publication.subscriptions.remove(subscription)
+            publication.targets = tuple(t for t in publication.targets if t is not subscription)
+            _retire(subscription)
+        leg.tap = None  # whatever is still on its way is not recorded any more
+        self._transports.detach(leg, self._dtls)
+
+    def _connected(self, inbound: SrtpSession, outbound: SrtpSession, profile: str) -> None:
+        leg = self.leg
+        now_ns = self._transports.now_ns()
+        leg.inbound, leg.outbound = inbound, outbound
+        leg.rx, leg.tx = inbound.context, outbound.context
+        leg.srtp_profile = profile
+        leg.is_connected = True
+        leg.connected_at_ns = leg.last_packet_ns = leg.consent_at_ns = now_ns
+        self._transports.feedback.allow_start(leg)
+        for subscription in leg.subscriptions.values():
+            self.refresh(subscription.publication)
+        self._notify(PeerConnected(leg.number, profile))
+
+    def _lose(self, reason: str) -> None:
+        """This leg is over. Its subscriptions get nothing; the peer waits for `new_leg`."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self.leg.is_connected = False
+        for subscription in self.leg.subscriptions.values():
+            self.refresh(subscription.publication)
+        self._mark(MarkKind.GAP, self.leg.last_packet_ns, reason)
+        self._notify(PeerLost(reason))
+
+    def _open_tap(self) -> None:
+        recorder = self._room.recorder
+        if recorder is None or not self._room.is_live or self.leg.tap is not None:
+            return
+        tap: PartyTap = recorder.party(self.participant_id, self.leg.number, self.label, self.role)
+        self.leg.tap = tap
+        tap.mark(MarkKind.JOIN, self._transports.now_ns())
+        for name in self._muted:
+            tap.mark(MarkKind.MUTE, self._transports.now_ns(), None, name.value)
+
+    def _mark(self, kind: MarkKind, at_ns: int, detail: str = "") -> None:
+        if self.leg.tap is not None:
+            self.leg.tap.mark(kind, at_ns, None, detail)
+
+    # -- Inside: numbers ---------------------------------------------------------------------
+
+    def _state(self) -> str:
+        if self._is_lost:
+            return "lost"
+        if self.leg.is_connected:
+            return "silent" if self._is_silent else "connected"
+        return "connecting" if self._remote_fingerprint else "new"
+
+    def _sent(self) -> tuple[int, int]:
+        subscriptions = self.leg.subscriptions.values()
+        return (
+            self.leg.packets_out + sum(s.packets for s in subscriptions),
+            self.leg.bytes_out + sum(s.octets for s in subscriptions),
+        )
+
+    def _loss_out(self) -> float:
+        return max((s.loss for s in self.leg.subscriptions.values()), default=0.0)
+
+
+def _start(subscription: Subscription) -> None:
+    """Choose the first number of a stream: small and random, so that no wrap-around (which the
+    receiver must witness to decrypt on) can fall into the first packets."""
+    if not subscription.is_started:
+        subscription.is_started = True
+        first = secrets.randbits(14)
+        subscription.seq_offset = (first - subscription.publication.next_seq) & 0xFFFF
+
+
+def _retire(subscription: Subscription) -> None:
+    """Take a subscription out of its leg, keeping what it counted."""
+    leg = subscription.leg
+    leg.subscriptions.pop(subscription.ssrc, None)
+    leg.packets_out += subscription.packets
+    leg.bytes_out += subscription.octets
+
+
+def _can_repair(answered: AnsweredSection) -> bool:
+    """Whether every video codec this client takes comes with its RTX."""
+    media = answered.payload_types & RTX_OF.keys()
+    return bool(media) and all(RTX_OF[number] in answered.payload_types for number in media)
