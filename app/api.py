@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import Forbidden, ReceptionError, TooLarge
+from core.errors import Forbidden, NotFound, ReceptionError, TooLarge
 
 log = structlog.get_logger()
 
@@ -21,6 +21,9 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 MAX_BODY_BYTES = 256 * 1024
 MAX_UPLOAD_BYTES = 21 * 1024 * 1024
 """A 20 MiB picture and the form around it; cases/materials.py sets the exact bound."""
+
+CODES = {kind.status: kind.code for kind in (NotFound, TooLarge)}
+"""What the framework finds out by itself, in our words."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -66,7 +69,8 @@ def install_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _framework(_request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, f"http_{error.status_code}", str(error.detail))
+        code = CODES.get(error.status_code, f"http_{error.status_code}")
+        return problem(error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)
     async def _unknown(request: Request, error: Exception) -> JSONResponse:
@@ -142,7 +146,8 @@ def bounded(receive: Receive, headers: Headers) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > most:
-            raise TooLarge(words, limit_bytes=most)
+            # The framework's own error: it turns any other one, raised here, into a plain 400.
+            raise HTTPException(TooLarge.status, words)
         return message
 
     return receive_bounded
