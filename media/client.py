@@ -17,6 +17,8 @@ import aioice.ice
 import av
 from aiortc import (
     MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
     RTCPeerConnection,
     RTCRtpSender,
     RTCRtpTransceiver,
@@ -227,7 +229,10 @@ class RtcClient:
         """Apply an offer and return the answer's SDP. A new leg makes a new connection."""
         if self._pc is None or offer.leg != self._leg:
             await self._close_connection()
-            self._pc = RTCPeerConnection()
+            # "balanced", aiortc's default, leaves the second section of a kind on a transport that
+            # bundling has just discarded (aiortc 1.16).
+            configuration = RTCConfiguration(bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+            self._pc = RTCPeerConnection(configuration)
             self._pc.on("track", self._track_started)
             self._leg = offer.leg
         self._offered = {track.mid: track for track in offer.tracks}
@@ -253,7 +258,9 @@ class RtcClient:
             track.stop()
 
     def _send_on(self, transceiver: RTCRtpTransceiver, name: TrackName) -> None:
-        if transceiver.sender.track is None:
+        # aiortc's types say that a sender always has a track; a fresh transceiver's has none.
+        present: MediaStreamTrack | None = transceiver.sender.track
+        if present is not self.tracks[name]:
             transceiver.sender.replaceTrack(self.tracks[name])
         transceiver.direction = "sendonly"
         if self._codec is not None and transceiver.kind == "video":
