@@ -57,6 +57,16 @@ class ManualClock:
         self._monotonic_ns += int(by.total_seconds() * 1_000_000_000)
 
 
+class ShiftedClock(SystemClock):
+    """The machine's clocks with the wall moved by a fixed amount: rehearsals of another day."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
+
+
 def local_date(instant: datetime) -> date:
     """The calendar day on which `instant` falls for the people who use this system."""
     return instant.astimezone(LOCAL_ZONE).date()
