@@ -9,11 +9,12 @@ argument here, because the State Council moves them. Pure: no database, no clock
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from cases.schemas import CaseState
 from core.errors import Conflict
 from core.schemas import Language
+from scheduling.calendar import DayTable, day_note, is_working
 
 
 class StepNotPermitted(Conflict):
@@ -39,16 +40,6 @@ class ClockKind(StrEnum):
 class ClockUnit(StrEnum):
     DAYS = "days"
     WORKING_DAYS = "working_days"
-
-
-class DayTable(Protocol):
-    """A year's rest days and adjusted working days (调休), as the State Council published them."""
-
-    def is_working(self, day: date) -> bool: ...
-
-    def name_of(self, day: date) -> str | None:
-        """Why `day` is unusual (a holiday's name, "调休上班"), or None."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +176,7 @@ def last_day(started_on: date, length: int, unit: ClockUnit, table: DayTable) ->
 
 def roll_forward(day: date, table: DayTable) -> date:
     """`day`, or the next working day after it if it is a rest day (Civil Code art. 203)."""
-    while not table.is_working(day):
+    while not is_working(day, table):
         day += timedelta(days=1)
     return day
 
@@ -205,9 +196,9 @@ def counted_days(clock: Clock, table: DayTable) -> tuple[CountedDay, ...]:
     ordinal, day = 0, clock.started_on
     while day < clock.due_on:
         day += timedelta(days=1)
-        counts = clock.unit is ClockUnit.DAYS or table.is_working(day)
+        counts = clock.unit is ClockUnit.DAYS or is_working(day, table)
         ordinal += counts
-        days.append(CountedDay(day, ordinal if counts else None, table.name_of(day)))
+        days.append(CountedDay(day, ordinal if counts else None, _name(day, table)))
     return tuple(days)
 
 
@@ -296,10 +287,16 @@ def _counted(day: CountedDay, *, zh: bool) -> str:
 
 def _rolled(clock: Clock, table: DayTable, *, zh: bool) -> str:
     due, rolled = clock.due_on.isoformat(), clock.due_on_rolled.isoformat()
-    reason = table.name_of(clock.due_on) or ("休息日" if zh else "a rest day")
+    reason = _name(clock.due_on, table) or ("休息日" if zh else "a rest day")
     if zh:
         return f"{due} 为休息日（{reason}），顺延至 {rolled}；提醒以 {due} 为准。"
     return f"{due} is a rest day ({reason}), so it ends on {rolled}; warnings go by {due}."
+
+
+def _name(day: date, table: DayTable) -> str | None:
+    """What a holiday or an adjusted working day is called; a plain weekend has no name."""
+    note = day_note(day, table)
+    return note.name if note is not None and note.kind != "weekend" else None
 
 
 def _weekday(day: date, *, zh: bool) -> str:
