@@ -617,6 +617,30 @@ class Recorder:
         now_ns = self._clock.monotonic_ns()
         return [tap for tap in list(self._taps) if tap.sync_due(now_ns)]
 
+    async def suspend(self) -> None:
+        """Write and sync everything and let go of the directory; the book stays open.
+
+        For a process that stops in mid-session: whoever opens the directory next goes on; this
+        recorder is done. Raises
+        `RecordingUnavailable` if the disk refuses; what reached the kernel is kept even then.
+        """
+        await asyncio.to_thread(self._suspend_now)
+
+    def _suspend_now(self) -> None:
+        with self._seal_lock:
+            if self._sealed is not None:
+                return
+            _WRITER.remove(self)
+            try:
+                for tap in self._taps:
+                    tap.finish(self._clock.monotonic_ns())
+            except OSError as problem:
+                raise RecordingUnavailable(
+                    "The recording could not be written to its end.", reason=str(problem)
+                ) from problem
+            finally:
+                os.close(self._lock_fd)
+
     async def seal(self) -> "SealedRecording":
         """Write, sync and hash everything, then the manifest. Idempotent; may be retried.
 
