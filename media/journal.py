@@ -348,7 +348,7 @@ class JournalReader:
 
     def __init__(self, path: Path, data: bytes | mmap.mmap) -> None:
         self.path = path
-        self._data = data
+        self.data = data
         self.header, self._start = parse_header(data)
         self.valid_end = self._start
         self.size_bytes = len(data)
@@ -368,8 +368,8 @@ class JournalReader:
         self.valid_end = self._start
         seed = self.header.crc_seed
         offset = self._start
-        while (record := _record_at(self._data, offset, seed)) is not None or (
-            record := _next_record(self._data, offset, seed)
+        while (record := _record_at(self.data, offset, seed)) is not None or (
+            record := _next_record(self.data, offset, seed)
         ) is not None:
             if record.offset != offset:
                 self.damage.append((offset, record.offset))

@@ -1,0 +1,852 @@
+"""Journals to files that play: one seekable file per party, without transcoding.
+
+Runs in a child process: `python -m media.mux <recording_dir> <out_dir>`. The same journals always
+give the same bytes. Packets are put in order by sequence number (late repairs land in place), made
+into whole frames, and set on the session's timeline by all sender reports together. Nothing is
+dropped for having been late, and memory holds an index of the packets, never the call.
+`mux.json` is written last: where it stands, the files it names are complete.
+"""
+
+import heapq
+import io
+import json
+import os
+import struct
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import av
+from av.stream import Stream
+
+from core.errors import ReceptionError
+from core.ids import ParticipantId
+from media import depayload, journal, manifest, rtp, speech
+from media.depayload import Frame, H264Depayloader, Packet, VideoDepayloader, Vp8Depayloader
+from media.journal import (
+    JournalDamaged,
+    JournalReader,
+    Mark,
+    MarkKind,
+    RecordType,
+    SenderReport,
+    TrackRecord,
+)
+from media.timing import (
+    ClockMap,
+    Unwrapper,
+    fit_least_delayed,
+    fit_median,
+    ntp_to_ns,
+    spread,
+)
+from media.tracks import CodecInfo, TrackName
+
+RESULT_NAME: Final = "mux.json"
+RESULT_VERSION: Final = 1
+AUDIO_GAP_MS: Final = 500
+"""Longer than a discontinuous sender's comfort interval (400 ms), shorter than a person notices."""
+VIDEO_GAP_MS: Final = 1500
+MAX_REPORT_SPREAD_NS: Final = 100_000_000
+"""Reports of one track that disagree by more than this with each other are noise or lies."""
+MAX_DISAGREEMENT_NS: Final = 1_000_000_000
+"""If the sender reports place a track further than this from its arrival, they are not believed."""
+LAST_FRAME_MS: Final = 40
+"""A picture stands until the next one; this much is granted to the last. Without a duration there
+an MP4 player would leave the last picture out."""
+_MS_NS: Final = 1_000_000
+_MICRO: Final = Fraction(1, 1_000_000)
+_OFFSET_BITS: Final = 40  # a terabyte of journal per leg
+_OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
+_RECORD_HEAD: Final = struct.Struct(">HBBQ")
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+
+class MuxFailed(ReceptionError):
+    """The journals could not be made into files."""
+
+    code = "mux_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Time without this track, on the session's timeline."""
+
+    track: str
+    start_ms: int
+    end_ms: int
+    cause: str  # mute | away | network | disk | loss
+
+
+@dataclass(frozen=True, slots=True)
+class MuxedFile:
+    """One finished file. `offset_ms` is where its time 0 lies on the session's timeline."""
+
+    kind: Literal["party", "document"]
+    participant_id: str
+    role: str
+    label: str
+    path: str
+    mime: str
+    bytes: int
+    sha256: str
+    duration_ms: int
+    offset_ms: int
+    width: int | None
+    height: int | None
+    has_audio: bool
+    has_video: bool
+    gaps: tuple[Gap, ...]
+    speech: tuple[speech.Span, ...]
+    audio_packets: int
+    video_frames: int
+    lost_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class MuxResult:
+    """What `mux.json` says."""
+
+    session_id: str
+    duration_ms: int
+    files: tuple[MuxedFile, ...]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "MuxResult":
+        """Raises KeyError or TypeError for another shape."""
+        files = tuple(
+            MuxedFile(
+                **{
+                    **item,
+                    "gaps": tuple(Gap(**gap) for gap in item["gaps"]),
+                    "speech": tuple(speech.Span(**span) for span in item["speech"]),
+                }
+            )
+            for item in value["files"]
+        )
+        return cls(value["session_id"], value["duration_ms"], files, tuple(value["problems"]))
+
+
+# --- the index -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _TrackIndex:
+    """One track of one leg: where its packets stand and how its clock runs."""
+
+    described: TrackRecord
+    keys: "array[int]" = field(default_factory=lambda: array("Q"))  # extended seq | offset
+    reports: list[tuple[SenderReport, int]] = field(default_factory=list)  # and arrival
+    anchors: list[tuple[int, int]] = field(default_factory=list)  # RTP ns, arrival ns
+    first_rtp_time: int = 0
+    first_arrival_ns: int = 0
+    last_arrival_ns: int = 0
+    foreign: int = 0
+    largest: tuple[int, int] | None = None
+    seqs: Unwrapper = field(default_factory=lambda: Unwrapper(16))
+    times: Unwrapper = field(default_factory=lambda: Unwrapper(32))
+    highest_seq: int = 0
+
+    def sort(self) -> None:
+        """By sequence number; of packets that came twice the first stays."""
+        kept = array("Q")
+        last = -1
+        for key in sorted(self.keys):
+            if key >> _OFFSET_BITS != last:
+                last = key >> _OFFSET_BITS
+                kept.append(key)
+        self.keys = kept
+
+
+@dataclass(slots=True)
+class _Leg:
+    """One leg of a participant: its segments mapped end to end, its tracks, what happened."""
+
+    number: int
+    readers: list[JournalReader]
+    bases: list[int]
+    tracks: dict[int, _TrackIndex] = field(default_factory=dict)
+    marks: list[tuple[int, int, Mark]] = field(default_factory=list)  # timeline ns, track, mark
+    lost: list[tuple[int, int]] = field(default_factory=list)  # timeline ns from, to
+
+    def packet(self, key: int) -> tuple[bytes, int]:
+        """The RTP packet at an index key and its arrival on the timeline in ns."""
+        offset = key & _OFFSET_MASK
+        which = bisect_right(self.bases, offset) - 1
+        reader = self.readers[which]
+        length, _, _, at_ns = _RECORD_HEAD.unpack_from(reader.data, offset - self.bases[which])
+        start = offset - self.bases[which] + _RECORD_HEAD.size
+        return reader.data[start : start + length], at_ns - reader.header.t0_mono_ns
+
+
+def _index_leg(number: int, readers: list[JournalReader]) -> _Leg:
+    """One pass over a leg's segments, in order."""
+    bases, total = [], 0
+    for reader in readers:
+        bases.append(total)
+        total += reader.size_bytes
+    leg = _Leg(number, readers, bases)
+    for reader, base in zip(readers, bases, strict=True):
+        for record in reader.records():
+            _index_record(leg, record, base, record.at_ns - reader.header.t0_mono_ns)
+    for track in leg.tracks.values():
+        track.sort()
+    leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
+    return leg
+
+
+def _index_record(leg: _Leg, record: journal.Record, base: int, at_ns: int) -> None:
+    try:
+        match record.type:
+            case RecordType.RTP:
+                if (track := leg.tracks.get(record.track)) is not None:
+                    _index_packet(track, record.payload, base + record.offset, at_ns)
+            case RecordType.SENDER_REPORT:
+                if (track := leg.tracks.get(record.track)) is not None:
+                    track.reports.append((journal.parse_sender_report(record), at_ns))
+            case RecordType.TRACK:
+                described = journal.parse_track(record)
+                leg.tracks.setdefault(record.track, _TrackIndex(described))
+            case RecordType.MARK:
+                leg.marks.append((at_ns, record.track, journal.parse_mark(record)))
+            case RecordType.GAP:
+                gap = journal.parse_gap(record)
+                leg.lost.append((at_ns - (gap.to_ns - gap.from_ns), at_ns))
+            case RecordType.SEAL:
+                pass
+    except JournalDamaged:
+        # A valid checksum over words we do not know: a newer writer. The rest is still good.
+        return
+
+
+def _index_packet(track: _TrackIndex, packet: bytes, offset: int, at_ns: int) -> None:
+    if len(packet) < rtp.HEADER_BYTES or packet[1] & 0x7F != track.described.codec.payload_type:
+        track.foreign += 1
+        return
+    _, _, seq, rtp_time, _ = rtp.HEADER.unpack_from(packet)
+    extended = track.seqs.near(seq)
+    newer = extended > track.highest_seq
+    if newer:
+        track.seqs(seq)
+        track.highest_seq = extended
+    if not track.keys:
+        track.first_rtp_time = track.times(rtp_time)
+        track.first_arrival_ns = at_ns
+    track.last_arrival_ns = at_ns
+    if newer:
+        # Repairs say nothing about delay; they also must not pull the reference back.
+        ticks = track.times(rtp_time)
+        rtp_ns = ticks * 1_000_000_000 // track.described.codec.clock_rate
+        if not track.anchors or rtp_ns - track.anchors[-1][0] > 100 * _MS_NS:
+            track.anchors.append((rtp_ns, at_ns))
+        elif at_ns - rtp_ns < track.anchors[-1][1] - track.anchors[-1][0]:
+            track.anchors[-1] = (rtp_ns, at_ns)
+    track.keys.append(extended << _OFFSET_BITS | offset)
+    _note_size(track, packet)
+
+
+def _note_size(track: _TrackIndex, packet: bytes) -> None:
+    """Keep the largest VP8 picture: the container's header must name one size for all."""
+    if track.described.codec.mime.lower() != "video/vp8":
+        return
+    try:
+        start = rtp.payload_offset(packet)
+    except ValueError:
+        return
+    piece = depayload.read_vp8(packet[start : start + 32])
+    if piece is not None and piece.starts:
+        size = depayload.vp8_size(piece.data)
+        if size is not None and (track.largest is None or size > track.largest):
+            track.largest = size
+
+
+# --- the timeline --------------------------------------------------------------------------------
+
+
+def _timeline_maps(leg: _Leg) -> dict[int, Callable[[int], int]]:
+    """For every track of a leg: extended RTP time to nanoseconds on the session's timeline.
+
+    Sender reports map RTP to the participant's clock, and that clock, common to all tracks of the
+    leg, to ours. A track without credible reports is placed by its least delayed packets.
+    """
+    to_participant: dict[int, ClockMap] = {}
+    arrivals: list[tuple[int, int]] = []
+    for index, track in leg.tracks.items():
+        pairs, arrived = [], []
+        # A report repeated in the next segment counts once, at its first arrival.
+        for report, at_ns in dict(reversed(track.reports)).items():
+            ntp_ns = ntp_to_ns(report.ntp_time)
+            ticks = _near(report.rtp_time, track, at_ns)
+            pairs.append((ticks * 1_000_000_000 // track.described.codec.clock_rate, ntp_ns))
+            arrived.append((ntp_ns, at_ns))
+        if not pairs or not track.anchors:
+            continue
+        fitted = fit_median(pairs)
+        if spread(fitted, pairs) <= MAX_REPORT_SPREAD_NS:
+            to_participant[index] = fitted
+            arrivals += arrived
+    to_timeline = fit_least_delayed(arrivals) if arrivals else None
+    return {
+        index: _track_map(track, to_participant.get(index), to_timeline)
+        for index, track in leg.tracks.items()
+        if track.anchors
+    }
+
+
+def _near(rtp_time: int, track: _TrackIndex, at_ns: int) -> int:
+    """The extended form of a report's RTP time: near what the track played when it arrived."""
+    played = (at_ns - track.first_arrival_ns) * track.described.codec.clock_rate // 1_000_000_000
+    unwrap = Unwrapper(32)
+    unwrap.last = track.first_rtp_time + played
+    return unwrap.near(rtp_time)
+
+
+def _track_map(
+    track: _TrackIndex, to_participant: ClockMap | None, to_timeline: ClockMap | None
+) -> Callable[[int], int]:
+    rate = track.described.codec.clock_rate
+    by_arrival = fit_least_delayed(track.anchors)
+    if to_participant is not None and to_timeline is not None:
+        chosen, second = to_participant, to_timeline
+        disagreement = sorted(second(chosen(x)) - y for x, y in track.anchors)
+        if abs(disagreement[len(disagreement) // 2]) <= MAX_DISAGREEMENT_NS:
+            return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate))
+    return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate)
+
+
+def _packets(leg: _Leg, track: _TrackIndex) -> Iterator[Packet]:
+    """A track's packets in sequence order; malformed ones are left out."""
+    times = Unwrapper(32)
+    times.last = track.first_rtp_time
+    for key in track.keys:
+        data, _ = leg.packet(key)
+        try:
+            start, length = rtp.payload_offset(data), rtp.payload_length(data)
+        except ValueError:
+            continue
+        rtp_time = int.from_bytes(data[4:8], "big")
+        yield Packet(
+            seq=key >> _OFFSET_BITS,
+            rtp_time=times(rtp_time),
+            marker=bool(data[1] & 0x80),
+            payload=data[start : start + length],
+        )
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One thing to write."""
+
+    at_us: int  # on the session's timeline
+    duration_us: int
+    data: bytes
+    is_keyframe: bool
+    is_audio: bool
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the writing of one file found out."""
+
+    audio_packets: int = 0
+    video_frames: int = 0
+    lost_frames: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    end_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One track of one leg with its place on the timeline."""
+
+    leg: _Leg
+    track: _TrackIndex
+    to_timeline_ns: Callable[[int], int]
+
+    @property
+    def codec(self) -> CodecInfo:
+        return self.track.described.codec
+
+    @property
+    def starts_ns(self) -> int:
+        return self.to_timeline_ns(self.track.first_rtp_time)
+
+
+def _video_samples(sources: Iterable[_Source], tally: _Tally) -> Iterator[_Sample]:
+    """All frames of a video track over all its legs, times strictly rising."""
+    last_us: int | None = None
+    for source in sources:
+        depayloader: VideoDepayloader = (
+            Vp8Depayloader() if source.codec.mime.lower() == "video/vp8" else H264Depayloader()
+        )
+        for frame in _frames(source, depayloader):
+            at_us = source.to_timeline_ns(frame.rtp_time) // 1000
+            if last_us is not None and at_us < last_us + 1000:
+                at_us = last_us + 1000  # containers refuse equal times, and WebM counts in ms
+            last_us = at_us
+            yield _Sample(at_us, LAST_FRAME_MS * 1000, frame.data, frame.is_keyframe, False)
+        tally.lost_frames += depayloader.lost_frames
+
+
+def _frames(source: _Source, depayloader: VideoDepayloader) -> Iterator[Frame]:
+    for packet in _packets(source.leg, source.track):
+        if (frame := depayloader.push(packet)) is not None:
+            yield frame
+    if (frame := depayloader.flush()) is not None:
+        yield frame
+
+
+def _audio_samples(sources: Iterable[_Source]) -> Iterator[_Sample]:
+    """All Opus packets over all legs at their true times; holes are filled with silence packets.
+
+    Players run audio packets together, so a hole would pull sound ahead of picture. `is_keyframe`
+    tells heard packets from filled ones.
+    """
+    end_us: int | None = None
+    for source in sources:
+        for packet in _packets(source.leg, source.track):
+            duration_us = depayload.opus_duration_us(packet.payload)
+            if not duration_us:
+                continue
+            at_us = source.to_timeline_ns(packet.rtp_time) // 1000
+            if end_us is not None:
+                silence_us = depayload.SILENCE_MS * 1000
+                while at_us - end_us >= silence_us:
+                    yield _Sample(end_us, silence_us, depayload.SILENCE, False, True)
+                    end_us += silence_us
+            yield _Sample(at_us, duration_us, packet.payload, True, True)
+            end_us = at_us + duration_us
+
+
+# --- parties and files ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Party:
+    participant_id: ParticipantId
+    role: str
+    label: str
+    legs: list[_Leg]
+
+    def sources(self, name: TrackName) -> list[_Source]:
+        """The participant's tracks of this name over all legs, in the order they began."""
+        found = []
+        for leg in self.legs:
+            maps = _timeline_maps(leg)
+            found += [
+                _Source(leg, track, maps[index])
+                for index, track in leg.tracks.items()
+                if track.described.name is name and index in maps
+            ]
+        return sorted(found, key=lambda source: source.track.first_arrival_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One file to write: a run of legs with one video codec, and the sound of that time."""
+
+    party: _Party
+    kind: Literal["party", "document"]
+    stem: str
+    video: list[_Source]
+    audio: list[_Source]
+    audio_from_us: int | None
+    audio_until_us: int | None
+
+    @property
+    def is_h264(self) -> bool:
+        return bool(self.video) and self.video[0].codec.mime.lower() == "video/h264"
+
+
+_VIDEO_MIMES: Final = ("video/vp8", "video/h264")
+
+
+def _plans(party: _Party, problems: list[str]) -> Iterator[_Plan]:
+    audio = [s for s in party.sources(TrackName.MICROPHONE) if s.codec.mime.lower() == "audio/opus"]
+    who = party.participant_id
+    for name, stem in (
+        (TrackName.CAMERA, "party"),
+        (TrackName.DOCUMENT, "document"),
+        (TrackName.SCREEN, "screen"),
+    ):
+        video = party.sources(name)
+        known = [source for source in video if source.codec.mime.lower() in _VIDEO_MIMES]
+        if len(known) < len(video):
+            problems.append(f"{stem}-{who}: a codec that cannot be written was left out")
+        with_audio = audio if name is TrackName.CAMERA else []
+        runs = _runs(known) or ([[]] if with_audio else [])
+        for number, run in enumerate(runs):
+            first, last = number == 0, number == len(runs) - 1
+            yield _Plan(
+                party=party,
+                kind="party" if name is TrackName.CAMERA else "document",
+                stem=f"{stem}-{who}" if first else f"{stem}-{who}-{number + 1}",
+                video=run,
+                audio=with_audio,
+                audio_from_us=None if first else run[0].starts_ns // 1000,
+                audio_until_us=None if last else runs[number + 1][0].starts_ns // 1000,
+            )
+
+
+def _runs(sources: list[_Source]) -> list[list[_Source]]:
+    """Split where the codec changes: one container track holds one codec."""
+    runs: list[list[_Source]] = []
+    for source in sources:
+        if runs and runs[-1][-1].codec.mime.lower() == source.codec.mime.lower():
+            runs[-1].append(source)
+        else:
+            runs.append([source])
+    return runs
+
+
+def mux(
+    recording: Path,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    with_speech: bool = True,
+) -> MuxResult:
+    """Write every file of a recording and `mux.json`. Repeatable; replaces earlier files.
+
+    The recording should be sealed (`media.manifest.recover`); an unsealed one is read as it stands.
+    Raises `MuxFailed` if there is nothing to write, `OSError` if the disk refuses.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULT_NAME).unlink(missing_ok=True)
+    problems: list[str] = []
+    files: list[MuxedFile] = []
+    session_id = ""
+    by_party: dict[ParticipantId, list[Path]] = {}
+    for path in journal.journals_in(recording):
+        by_party.setdefault(ParticipantId(path.name.split(".")[0]), []).append(path)
+    total = 2 * sum(path.stat().st_size for paths in by_party.values() for path in paths)
+    done = 0
+    for participant_id, paths in by_party.items():
+        size = sum(path.stat().st_size for path in paths)
+        with ExitStack() as stack:
+            party, session = _open_party(stack, participant_id, paths, problems)
+            session_id = session or session_id
+            if party is None:
+                continue
+            done += size
+            meter = _Meter(progress, done, size, total)
+            meter.add(0)
+            for plan in _plans(party, problems):
+                written = _write_file(plan, out, meter, with_speech)
+                if written is None:
+                    problems.append(f"{plan.stem}: no media that can be shown")
+                else:
+                    files.append(written)
+            done += size
+    if not files:
+        raise MuxFailed("This recording holds no media that can be played.")
+    duration_ms = max(file.offset_ms + file.duration_ms for file in files)
+    result = MuxResult(session_id, duration_ms, tuple(files), tuple(problems))
+    text = json.dumps(
+        {"version": RESULT_VERSION, **asdict(result)}, ensure_ascii=False, indent=1, sort_keys=True
+    )
+    manifest.write_durably(out / RESULT_NAME, text.encode())
+    if progress:
+        progress(total, total)
+    return result
+
+
+def read_result(out: Path) -> MuxResult | None:
+    """The result of a completed mux, or None."""
+    try:
+        return MuxResult.from_json(json.loads((out / RESULT_NAME).read_bytes()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Turns bytes written into progress that never overtakes the party's share."""
+
+    report: Progress | None
+    base: int
+    share: int
+    total: int
+    added: int = 0
+    told: int = -1
+
+    def add(self, size_bytes: int) -> None:
+        self.added = min(self.added + size_bytes, self.share)
+        percent = (self.base + self.added) * 100 // max(self.total, 1)
+        if self.report is not None and percent != self.told:
+            self.told = percent
+            self.report(self.base + self.added, self.total)
+
+
+def _open_party(
+    stack: ExitStack, participant_id: ParticipantId, paths: list[Path], problems: list[str]
+) -> tuple[_Party | None, str]:
+    by_leg: dict[int, list[JournalReader]] = {}
+    for path in paths:
+        try:
+            reader = stack.enter_context(journal.open_journal(path))
+        except JournalDamaged as damaged:
+            problems.append(f"{path.name}: {damaged.message}")
+            continue
+        by_leg.setdefault(reader.header.leg, []).append(reader)
+    if not by_leg:
+        return None, ""
+    legs = []
+    for number, readers in sorted(by_leg.items()):
+        legs.append(_index_leg(number, readers))
+        for reader in readers:
+            if reader.damaged_bytes:
+                problems.append(f"{reader.path.name}: {reader.damaged_bytes} bytes are damaged")
+    header = by_leg[min(by_leg)][0].header
+    return _Party(participant_id, header.role, header.label, legs), header.session_id
+
+
+def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> MuxedFile | None:
+    """Write one plan to `<stem>.webm|mp4`; None if nothing in it can be shown."""
+    suffix, mime = ("mp4", "video/mp4") if plan.is_h264 else ("webm", "video/webm")
+    if not plan.video:
+        mime = "audio/webm"
+    tally = _Tally()
+    video = _peek(_video_samples(plan.video, tally))
+    audio = _peek(_within(_audio_samples(plan.audio), plan.audio_from_us, plan.audio_until_us))
+    if video is None and audio is None:
+        return None
+    firsts = [samples[0].at_us for samples in (video, audio) if samples is not None]
+    # Whole milliseconds, so that file time and session time differ by exactly `offset_ms`.
+    zero_us = min(firsts) // 1000 * 1000
+    size = _picture_size(plan, video[0] if video else None)
+    path = out / f"{plan.stem}.{suffix}"
+    part = path.with_name(f".{path.name}.part")
+    merged = heapq.merge(
+        video[1] if video else (), audio[1] if audio else (), key=lambda sample: sample.at_us
+    )
+    _write_container(
+        part,
+        suffix,
+        (size if video else None),
+        audio is not None,
+        _measured(merged, plan, tally, meter),
+        zero_us,
+    )
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    sha256, _ = manifest.digests(part)
+    manifest.publish(part, path)
+    offset_ms = zero_us // 1000
+    spans = speech.find_speech(path, offset_ms) if with_speech and audio else []
+    return MuxedFile(
+        kind=plan.kind,
+        participant_id=plan.party.participant_id,
+        role=plan.party.role,
+        label=plan.party.label,
+        path=path.name,
+        mime=mime,
+        bytes=path.stat().st_size,
+        sha256=sha256,
+        duration_ms=max(1, (tally.end_us - zero_us) // 1000),
+        offset_ms=offset_ms,
+        width=size[0] if video else None,
+        height=size[1] if video else None,
+        has_audio=audio is not None,
+        has_video=video is not None,
+        gaps=tuple(sorted(tally.gaps, key=lambda gap: (gap.start_ms, gap.track))),
+        speech=tuple(spans),
+        audio_packets=tally.audio_packets,
+        video_frames=tally.video_frames,
+        lost_frames=tally.lost_frames,
+    )
+
+
+def _peek(samples: Iterator[_Sample]) -> tuple[_Sample, Iterator[_Sample]] | None:
+    """The first sample and all of them, or None if there are none."""
+    first = next(samples, None)
+    if first is None:
+        return None
+
+    def everything() -> Iterator[_Sample]:
+        yield first
+        yield from samples
+
+    return first, everything()
+
+
+def _within(
+    samples: Iterator[_Sample], from_us: int | None, until_us: int | None
+) -> Iterator[_Sample]:
+    for sample in samples:
+        if (from_us is None or sample.at_us >= from_us) and (
+            until_us is None or sample.at_us < until_us
+        ):
+            yield sample
+
+
+def _picture_size(plan: _Plan, first: _Sample | None) -> tuple[int, int]:
+    sizes = [source.track.largest for source in plan.video if source.track.largest]
+    if sizes:
+        return max(sizes)
+    if first is not None:
+        for unit in depayload.split_annex_b(first.data):
+            if unit[0] & 0x1F == 7 and (size := depayload.h264_size(unit)):
+                return size
+    return (640, 480)
+
+
+def _measured(
+    samples: Iterator[_Sample], plan: _Plan, tally: _Tally, meter: _Meter
+) -> Iterator[_Sample]:
+    """Pass samples on; count them and note the gaps."""
+    last: dict[bool, int] = {}
+    names = {True: TrackName.MICROPHONE.value, False: _video_name(plan)}
+    limit_us = {True: AUDIO_GAP_MS * 1000, False: VIDEO_GAP_MS * 1000}
+    for sample in samples:
+        meter.add(len(sample.data))
+        tally.end_us = max(tally.end_us, sample.at_us + sample.duration_us)
+        if sample.is_audio and not sample.is_keyframe:
+            yield sample
+            continue
+        tally.audio_packets += sample.is_audio
+        tally.video_frames += not sample.is_audio
+        before = last.get(sample.is_audio)
+        if before is not None and sample.at_us - before >= limit_us[sample.is_audio]:
+            cause = _cause(plan.party, before * 1000, sample.at_us * 1000)
+            gap = Gap(names[sample.is_audio], before // 1000, sample.at_us // 1000, cause)
+            tally.gaps.append(gap)
+        last[sample.is_audio] = sample.at_us + (sample.duration_us if sample.is_audio else 0)
+        yield sample
+
+
+def _video_name(plan: _Plan) -> str:
+    return plan.video[0].track.described.name.value if plan.video else TrackName.CAMERA.value
+
+
+def _cause(party: _Party, from_ns: int, to_ns: int) -> str:
+    """What the journal says about a stretch without media; "loss" if it says nothing."""
+    slack = 2_000 * _MS_NS
+    for leg in party.legs:
+        if any(start <= to_ns and end >= from_ns for start, end in leg.lost):
+            return "disk"
+    found = {
+        mark.kind
+        for leg in party.legs
+        for at_ns, _, mark in leg.marks
+        if from_ns - slack <= at_ns <= to_ns + slack
+    }
+    if MarkKind.MUTE in found or MarkKind.UNMUTE in found:
+        return "mute"
+    if MarkKind.LEAVE in found or (MarkKind.JOIN in found and from_ns > slack):
+        return "away"
+    if found & {MarkKind.SILENT, MarkKind.BACK, MarkKind.GAP}:
+        return "network"
+    return "loss"
+
+
+# --- the container -------------------------------------------------------------------------------
+
+
+def _write_container(
+    part: Path,
+    suffix: str,
+    size: tuple[int, int] | None,
+    has_audio: bool,
+    samples: Iterator[_Sample],
+    zero_us: int,
+) -> None:
+    """Mux samples, in order, into `part`: cues or the index first, so that seeking is one request."""
+    options = {"fflags": "+bitexact"}  # no random ids, no dates: the same input, the same file
+    if suffix == "webm":
+        options["cues_to_front"] = "1"
+    else:
+        options["movflags"] = "+faststart"
+    container = av.open(str(part), "w", format=suffix, options=options)
+    try:
+        video_stream: Stream | None = None
+        audio_stream: Stream | None = None
+        if size is not None:
+            name = "vp8" if suffix == "webm" else "h264"
+            video_stream = container.add_mux_stream(name, width=size[0], height=size[1])
+            video_stream.time_base = Fraction(1, 1000 if suffix == "webm" else 90_000)
+        if has_audio:
+            with av.open(io.BytesIO(_opus_template())) as template:
+                audio_stream = container.add_stream_from_template(template.streams.audio[0])
+        for sample in samples:
+            stream = audio_stream if sample.is_audio else video_stream
+            assert stream is not None
+            packet = av.Packet(sample.data)
+            packet.stream = stream
+            packet.time_base = _MICRO
+            packet.pts = packet.dts = sample.at_us - zero_us
+            packet.duration = sample.duration_us
+            packet.is_keyframe = sample.is_keyframe or sample.is_audio
+            container.mux(packet)
+    finally:
+        container.close()
+
+
+def _opus_template() -> bytes:
+    """The smallest Ogg Opus stream (RFC 7845): a stream header without opening an encoder.
+
+    Pre-skip is 0: the first packet is heard when it was spoken.
+    """
+    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 2, 0, 48_000, 0, 0)
+    tags = b"OpusTags" + struct.pack("<II", 0, 0)
+    return b"".join(
+        _ogg_page(payload, number, flags)
+        for number, (payload, flags) in enumerate(
+            ((head, 2), (tags, 0), (depayload.SILENCE, 4))  # first page, middle, last page
+        )
+    )
+
+
+def _ogg_page(payload: bytes, number: int, flags: int) -> bytes:
+    """One page with one packet shorter than 255 bytes (RFC 3533, 6)."""
+    granule = 960 if flags == 4 else 0
+    head = b"OggS" + struct.pack("<BBqIIIBB", 0, flags, granule, 1, number, 0, 1, len(payload))
+    page = bytearray(head + payload)
+    page[22:26] = _ogg_crc(page).to_bytes(4, "little")
+    return bytes(page)
+
+
+def _ogg_crc(data: bytes | bytearray) -> int:
+    """CRC-32 with polynomial 0x04c11db7, unreflected, from 0."""
+    crc = 0
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x104C11DB7 if crc & 0x80000000 else 0)
+    return crc & 0xFFFFFFFF
+
+
+def main(argv: list[str]) -> int:
+    """`python -m media.mux RECORDING OUT`: progress as JSON lines on standard output."""
+    if len(argv) != 2:
+        sys.stderr.write("usage: python -m media.mux RECORDING_DIR OUT_DIR\n")
+        return 2
+
+    def tell(done: int, total: int) -> None:
+        percent = done * 100 // max(total, 1)
+        sys.stdout.write(json.dumps({"stage": "mux", "percent": percent}) + "\n")
+        sys.stdout.flush()
+
+    try:
+        mux(Path(argv[0]), Path(argv[1]), tell)
+    except (ReceptionError, OSError, av.FFmpegError) as problem:
+        words = problem.message if isinstance(problem, ReceptionError) else str(problem)
+        sys.stdout.write(json.dumps({"error": words}) + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
