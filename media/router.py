@@ -291,9 +291,7 @@ class Router:
         """Tell the recorder, if there is one and the gate is open, what this source carries."""
         tap = source.leg.tap
         if tap is not None and source.track_index < 0 and source.publication.is_live:
-            source.track_index = tap.open_track(
-                source.ssrc, source.publication.name, source.codec
-            )
+            source.track_index = tap.open_track(source.ssrc, source.publication.name, source.codec)
 
     def _anchor(self, source: Source, seq: int, timestamp: int, arrival_ns: int) -> None:
         """First packet through the gate: continue the publication's numbers from where they are.

@@ -1,0 +1,486 @@
+"""The hot loop and its feedback: rewriting, continuity, repairs, the gate, coalesced requests."""
+
+import pytest
+from aiortc.rtp import (
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSenderInfo,
+    RtcpSrPacket,
+)
+
+from media.events import SpeakingChanged, TrackStarted
+from media.feedback import (
+    KEYFRAME_INTERVAL_NS,
+    NACK_GIVE_UP_NS,
+    NACK_PATIENCE_NS,
+    NACK_RETRY_NS,
+    RESENDS_PER_SECOND,
+    VIDEO_CAP_BPS,
+    VIDEO_FLOOR_BPS,
+    next_uplink_bps,
+)
+from media.journal import MarkKind
+from media.router import MAX_SOURCES_PER_LEG
+from media.rtp import HEADER, build_nack, build_pli, build_remb, ntp_middle, read_remb, wrap_rtx
+from media.sdp import H264, OPUS, VP8
+from media.tracks import TrackName
+from tests.support.relay import MS, SECOND, Client, Relay, rtp
+
+LEVEL_ID, STAMP_ID = 2, 3
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay()
+
+
+def numbers(packet: bytes) -> tuple[int, int, int]:
+    """(sequence, timestamp, ssrc)"""
+    _, _, seq, timestamp, ssrc = HEADER.unpack_from(packet)
+    return seq, timestamp, ssrc
+
+
+def sequences(packets: list[bytes]) -> list[int]:
+    return [numbers(packet)[0] for packet in packets]
+
+
+def nacked(relay: Relay, client: Client) -> list[int]:
+    """What `client` has been asked to send again."""
+    return [
+        number
+        for packet in relay.asked(client)
+        if isinstance(packet, RtcpRtpfbPacket)
+        for number in packet.lost
+    ]
+
+
+def sound(seq: int, *, level: int = 127, timestamp: int = 0) -> bytes:
+    extension = bytes([LEVEL_ID << 4, level])
+    return rtp(
+        seq,
+        timestamp=timestamp,
+        ssrc=2222,
+        payload_type=OPUS.payload_type,
+        payload=b"sound",
+        extension=extension,
+    )
+
+
+# -- Forwarding ----------------------------------------------------------------------------------
+
+
+def test_a_packet_keeps_all_but_its_numbers_and_ssrc(relay: Relay) -> None:
+    packet = bytearray(rtp(500, timestamp=9000, payload=b"a picture"))
+    packet[1] |= 0x80  # the marker of a frame's end
+    relay.receive(relay.alice, bytes(packet))
+    (forwarded,) = relay.delivered(relay.bob)
+    assert forwarded[0:2] == packet[0:2]
+    assert forwarded[12:] == b"a picture"
+    assert numbers(forwarded)[2] == relay.to_bob.ssrc
+
+
+def test_steps_of_sequence_and_timestamp_are_kept(relay: Relay) -> None:
+    for seq, timestamp in [(65_534, 0xFFFFFF00), (65_535, 0xFFFFFF00), (0, 0x00000BB8)]:
+        relay.receive(relay.alice, rtp(seq, timestamp=timestamp))
+    first, second, third = map(numbers, relay.delivered(relay.bob))
+    assert (second[0] - first[0], third[0] - second[0]) == (1, 1)
+    assert second[1] == first[1]
+    assert (third[1] - second[1]) & 0xFFFFFFFF == 0xCB8
+
+
+def test_the_sender_does_not_hear_itself(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    assert relay.delivered(relay.alice) == []
+
+
+def test_sound_and_picture_go_to_their_own_streams(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.receive(relay.alice, sound(1))
+    assert [numbers(p)[2] for p in relay.delivered(relay.bob)] == [
+        relay.to_bob.ssrc,
+        relay.sound_to_bob.ssrc,
+    ]
+    assert relay.alice.events == [
+        TrackStarted(TrackName.CAMERA),
+        TrackStarted(TrackName.MICROPHONE),
+    ]
+
+
+def test_a_new_ssrc_continues_the_same_numbers_and_clock(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(500, timestamp=9000), 0)
+    relay.alice.leg.declared[3333] = "m0"
+    relay.receive(relay.alice, rtp(60_000, timestamp=77, ssrc=3333), 2 * SECOND)
+    before, after = map(numbers, relay.delivered(relay.bob))
+    assert after[0] == (before[0] + 1) & 0xFFFF
+    assert after[2] == before[2]
+    assert (after[1] - before[1]) & 0xFFFFFFFF in (0, 2 * VP8.clock_rate)
+
+
+def test_the_clock_of_a_new_leg_runs_on_by_the_time_that_passed(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(500, timestamp=9000), 1 * SECOND)
+    relay.alice.leg.declared[3333] = "m0"
+    relay.receive(relay.alice, rtp(60_000, timestamp=77, ssrc=3333), 3 * SECOND)
+    before, after = map(numbers, relay.delivered(relay.bob))
+    assert (after[1] - before[1]) & 0xFFFFFFFF == 2 * VP8.clock_rate
+
+
+def test_a_replaced_ssrc_is_heard_no_more(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(500))
+    relay.alice.leg.declared[3333] = "m0"
+    relay.receive(relay.alice, rtp(1, ssrc=3333))
+    relay.delivered(relay.bob)
+    relay.receive(relay.alice, rtp(501))
+    assert relay.delivered(relay.bob) == []
+
+
+def test_a_stream_is_known_by_its_mid_when_the_answer_named_no_ssrc(relay: Relay) -> None:
+    relay.alice.leg.declared.clear()
+    relay.receive(relay.alice, rtp(1, ssrc=9, extension=b"\x11m0"))
+    assert numbers(relay.delivered(relay.bob)[0])[2] == relay.to_bob.ssrc
+
+
+def test_an_ssrc_of_no_section_is_not_routed(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1, ssrc=9, extension=b"\x11m7"))
+    relay.receive(relay.alice, rtp(1, ssrc=1111, payload_type=0))
+    assert relay.sent == []
+    assert relay.router.unroutable == 2
+
+
+def test_an_ssrc_storm_ends_at_the_limit(relay: Relay) -> None:
+    for ssrc in range(5000, 5000 + 3 * MAX_SOURCES_PER_LEG):
+        relay.receive(relay.alice, rtp(1, ssrc=ssrc, extension=b"\x11m0"))
+    assert len(relay.alice.leg.sources) == MAX_SOURCES_PER_LEG
+
+
+def test_a_codec_change_reopens_the_track_and_goes_on(relay: Relay) -> None:
+    tap = relay.record()
+    relay.receive(relay.alice, rtp(1))
+    relay.receive(relay.alice, rtp(2, payload_type=H264.payload_type))
+    assert [codec.mime for _, _, codec in tap.tracks] == ["video/VP8", "video/H264"]
+    assert len(relay.delivered(relay.bob)) == 2
+
+
+def test_forged_and_replayed_packets_are_counted_and_go_nowhere(relay: Relay) -> None:
+    data = relay.alice.encrypt.protect(rtp(1))
+    relay.receive_encrypted(relay.alice, data[:-1] + bytes([data[-1] ^ 1]))
+    relay.receive_encrypted(relay.alice, data)
+    relay.receive_encrypted(relay.alice, data)
+    assert len(relay.delivered(relay.bob)) == 1
+    assert relay.alice.leg.rejected == 2
+
+
+def test_the_send_time_is_ours(relay: Relay) -> None:
+    extension = bytes([STAMP_ID << 4 | 2, 1, 2, 3])
+    for seq, now_ns in [(1, 1 * SECOND), (2, 3 * SECOND)]:
+        relay.receive(relay.alice, rtp(seq, extension=extension), now_ns)
+    stamps = [packet[17:20] for packet in relay.delivered(relay.bob)]
+    assert stamps == [(1 << 18).to_bytes(3, "big"), (3 << 18).to_bytes(3, "big")]
+
+
+# -- The gate ------------------------------------------------------------------------------------
+
+
+def test_nothing_passes_a_shut_gate_nor_reaches_the_recorder(relay: Relay) -> None:
+    tap = relay.record()
+    relay.camera.is_open = False
+    relay.receive(relay.alice, rtp(1))
+    assert relay.sent == []
+    assert tap.packets == []
+
+
+def test_no_hole_is_left_where_the_gate_was_shut(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.camera.is_open = False
+    for seq in range(2, 400):
+        relay.receive(relay.alice, rtp(seq), 0)
+    relay.camera.is_open = True
+    relay.alice.leg.sources[1111].is_anchored = False  # as Peer.refresh does
+    relay.receive(relay.alice, rtp(400), 0)
+    before, after = sequences(relay.delivered(relay.bob))
+    assert after == before + 1
+    relay.feedback.poll(SECOND)
+    assert nacked(relay, relay.alice) == []
+
+
+def test_a_straggler_from_before_the_gate_opened_stays_out(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.camera.is_open = False
+    relay.receive(relay.alice, rtp(3))
+    relay.camera.is_open = True
+    relay.alice.leg.sources[1111].is_anchored = False
+    relay.receive(relay.alice, rtp(4))
+    relay.delivered(relay.bob)
+    relay.receive(relay.alice, rtp(2))
+    assert relay.delivered(relay.bob) == []
+
+
+# -- The recorder --------------------------------------------------------------------------------
+
+
+def test_the_recorder_gets_packets_as_they_came(relay: Relay) -> None:
+    tap = relay.record()
+    packets = [rtp(1, timestamp=5), rtp(2, timestamp=5)]
+    for packet in packets:
+        relay.receive(relay.alice, packet)
+    assert tap.packets == packets
+    assert [(ssrc, name) for ssrc, name, _ in tap.tracks] == [(1111, TrackName.CAMERA)]
+
+
+def test_the_recorder_gets_repairs_as_the_packets_they_repair(relay: Relay) -> None:
+    tap = relay.record()
+    lost = rtp(2, timestamp=5, payload=b"lost")
+    relay.receive(relay.alice, rtp(1, timestamp=5))
+    relay.receive(relay.alice, rtp(3, timestamp=5))
+    relay.receive(relay.alice, repair(lost))
+    assert tap.packets[-1] == lost
+
+
+# -- Repairs -------------------------------------------------------------------------------------
+
+
+def repair(packet: bytes, *, rtx_seq: int = 1) -> bytes:
+    """What alice sends when asked for `packet` again."""
+    seq, timestamp, _ = numbers(packet)
+    return wrap_rtx(
+        packet, payload_type=97, ssrc=1112, sequence=rtx_seq, original=seq, timestamp=timestamp
+    )
+
+
+def test_our_own_holes_are_asked_for_after_a_little_patience_and_again(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.refill_budgets()
+    relay.receive(relay.alice, rtp(4), 0)
+    assert relay.wakes == 1
+    assert relay.feedback.poll(NACK_PATIENCE_NS - 1)
+    assert nacked(relay, relay.alice) == []
+    relay.feedback.poll(NACK_RETRY_NS)
+    assert nacked(relay, relay.alice) == [2, 3]
+    relay.feedback.poll(NACK_RETRY_NS + 1 * MS)
+    assert nacked(relay, relay.alice) == []
+    relay.feedback.poll(2 * NACK_RETRY_NS)
+    assert nacked(relay, relay.alice) == [2, 3]
+
+
+def test_a_filled_hole_is_not_asked_for(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(65_535), 0)
+    relay.refill_budgets()
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.receive(relay.alice, rtp(0, payload=b"late"), 1 * MS)
+    assert not relay.feedback.poll(SECOND // 2)
+    assert nacked(relay, relay.alice) == []
+    assert relay.alice.leg.sources[1111].recovered == 1
+    assert relay.delivered(relay.bob)[-1][12:] == b"late"
+
+
+def test_a_repair_takes_its_place_in_the_forwarded_stream(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.receive(relay.alice, rtp(3))
+    relay.receive(relay.alice, repair(rtp(2, payload=b"found")))
+    first, third, second = relay.delivered(relay.bob)
+    assert sequences([second, third]) == [
+        (numbers(first)[0] + 1) & 0xFFFF,
+        (numbers(first)[0] + 2) & 0xFFFF,
+    ]
+    assert second[12:] == b"found"
+
+
+def test_a_repair_of_what_was_not_missing_is_dropped(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.receive(relay.alice, repair(rtp(1)))
+    relay.receive(relay.alice, repair(rtp(9), rtx_seq=2))  # from the future
+    assert len(relay.delivered(relay.bob)) == 1
+
+
+def test_a_hole_that_stays_costs_a_keyframe_request(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.receive(relay.alice, rtp(3), 0)
+    assert not relay.feedback.poll(NACK_GIVE_UP_NS + 1)
+    assert any(isinstance(p, RtcpPsfbPacket) and p.fmt == 1 for p in relay.asked(relay.alice))
+    assert relay.alice.leg.sources[1111].unrecovered == 1
+
+
+def test_nacks_stop_at_the_budget(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.alice.leg.sources[1111].nack_budget = 5
+    relay.receive(relay.alice, rtp(100), 0)
+    relay.feedback.poll(NACK_RETRY_NS)
+    assert len(nacked(relay, relay.alice)) == 5
+
+
+def test_a_receivers_nack_is_answered_from_the_cache_as_rtx(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(7, timestamp=5, payload=b"wanted"))
+    (forwarded,) = relay.delivered(relay.bob)
+    seq, timestamp, ssrc = numbers(forwarded)
+    relay.feedback.receive(relay.bob.leg, build_nack(1, ssrc, [seq]), 0)
+    (again,) = relay.repairs
+    assert numbers(again)[1:] == (timestamp, relay.to_bob.rtx_ssrc)
+    assert again[12:] == seq.to_bytes(2, "big") + b"wanted"
+
+
+def test_sound_is_repeated_byte_for_byte_under_its_own_number(relay: Relay) -> None:
+    relay.receive(relay.alice, sound(7))
+    (forwarded,) = relay.delivered(relay.bob)
+    seq, _, ssrc = numbers(forwarded)
+    relay.feedback.receive(relay.bob.leg, build_nack(1, ssrc, [seq]), 5 * SECOND)
+    assert relay.repairs == [forwarded]
+
+
+def test_what_is_not_in_the_cache_is_not_answered(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(7))
+    seq, _, ssrc = numbers(relay.delivered(relay.bob)[0])
+    relay.feedback.receive(relay.bob.leg, build_nack(1, ssrc, [seq + 1]), 0)
+    relay.feedback.receive(relay.bob.leg, build_nack(1, 0xDEAD, [seq]), 0)  # not our stream
+    assert relay.repairs == []
+
+
+def test_a_nack_storm_is_answered_up_to_the_budget(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(7))
+    seq, _, ssrc = numbers(relay.delivered(relay.bob)[0])
+    for _ in range(RESENDS_PER_SECOND + 100):
+        relay.feedback.receive(relay.bob.leg, build_nack(1, ssrc, [seq]), 0)
+    assert len(relay.repairs) == RESENDS_PER_SECOND
+
+
+# -- Keyframes -----------------------------------------------------------------------------------
+
+
+def keyframe_requests(relay: Relay) -> int:
+    return sum(
+        isinstance(packet, RtcpPsfbPacket) and packet.fmt == 1
+        for packet in relay.asked(relay.alice)
+    )
+
+
+def test_many_keyframe_requests_become_two_a_second(relay: Relay) -> None:
+    tap = relay.record()
+    relay.receive(relay.alice, rtp(1), 0)
+    pli = build_pli(1, relay.to_bob.ssrc)
+    for now_ns in range(0, KEYFRAME_INTERVAL_NS, 10 * MS):
+        relay.feedback.receive(relay.bob.leg, pli, now_ns)
+        relay.feedback.poll(now_ns)
+    assert keyframe_requests(relay) == 1
+    assert not relay.feedback.poll(KEYFRAME_INTERVAL_NS)
+    assert keyframe_requests(relay) == 1
+    relay.feedback.poll(10 * KEYFRAME_INTERVAL_NS)
+    assert keyframe_requests(relay) == 0
+    assert tap.marks == [MarkKind.KEYFRAME_REQUESTED] * 2
+
+
+def test_a_full_intra_request_is_a_keyframe_request(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    fir = RtcpPsfbPacket(
+        fmt=4, ssrc=1, media_ssrc=0, fci=relay.to_bob.ssrc.to_bytes(4, "big") + b"\x01\0\0\0"
+    )
+    relay.feedback.receive(relay.bob.leg, bytes(fir), 0)
+    assert keyframe_requests(relay) == 1
+
+
+def test_a_keyframe_request_for_sound_or_for_strangers_is_ignored(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.receive(relay.alice, sound(1))
+    relay.feedback.receive(relay.bob.leg, build_pli(1, relay.sound_to_bob.ssrc), 0)
+    relay.feedback.receive(relay.bob.leg, build_pli(1, 0xDEAD), 0)
+    assert keyframe_requests(relay) == 0
+
+
+# -- Reports -------------------------------------------------------------------------------------
+
+
+def test_a_sender_report_reaches_recorder_and_receivers_in_their_own_terms(relay: Relay) -> None:
+    tap = relay.record()
+    relay.receive(relay.alice, rtp(1, timestamp=9000))
+    forwarded = numbers(relay.delivered(relay.bob)[0])
+    report = RtcpSrPacket(1111, RtcpSenderInfo(123 << 32, 9000 + 450, 1, 7))
+    relay.feedback.receive(relay.alice.leg, bytes(report), 5 * MS)
+    assert tap.reports == [(123 << 32, 9450)]
+    relayed = relay.asked(relay.bob)[0]
+    assert isinstance(relayed, RtcpSrPacket)
+    assert relayed.ssrc == relay.to_bob.ssrc
+    assert relayed.sender_info.ntp_timestamp == 123 << 32
+    assert relayed.sender_info.rtp_timestamp == (forwarded[1] + 450) & 0xFFFFFFFF
+    assert relayed.sender_info.packet_count == 1
+
+
+def test_round_trip_and_loss_are_read_from_a_receivers_report(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    ntp = 123 << 32
+    report = RtcpSrPacket(1111, RtcpSenderInfo(ntp, 0, 1, 7))
+    relay.feedback.receive(relay.alice.leg, bytes(report), 1 * SECOND)
+    block = RtcpReceiverInfo(
+        relay.to_bob.ssrc, 64, 5, 100, 0, lsr=ntp_middle(ntp), dlsr=65_536 // 2
+    )
+    relay.feedback.receive(
+        relay.bob.leg, bytes(RtcpRrPacket(1, [block])), 1 * SECOND + 500 * MS + 40 * MS
+    )
+    assert relay.bob.leg.round_trip_ns == pytest.approx(40 * MS, abs=MS)
+    assert relay.to_bob.loss == 0.25
+
+
+def test_the_publisher_hears_every_second_what_arrived(relay: Relay) -> None:
+    for seq in [1, 2, 3, 5, 6, 7, 8, 9, 10, 12]:
+        relay.receive(relay.alice, rtp(seq))
+    relay.asked(relay.alice)
+    relay.feedback.report(relay.alice.leg, SECOND)
+    receiver_report = relay.asked(relay.alice)[0]
+    assert isinstance(receiver_report, RtcpRrPacket)
+    (block,) = receiver_report.reports
+    assert (block.ssrc, block.packets_lost, block.highest_sequence) == (1111, 2, 12)
+    assert block.fraction_lost == 2 * 256 // 12
+    assert relay.alice.leg.loss_in == pytest.approx(2 / 12)
+
+
+def test_the_slowest_receiver_limits_the_sender(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.alice.leg.uplink_bps = VIDEO_CAP_BPS
+    relay.feedback.receive(relay.bob.leg, build_remb(1, 700_000, [relay.to_bob.ssrc]), 0)
+    relay.feedback.report(relay.alice.leg, SECOND)
+    assert limits(relay)[-1] == pytest.approx(700_000, rel=0.01)
+    relay.feedback.receive(relay.bob.leg, build_remb(1, 10, [relay.to_bob.ssrc]), SECOND)
+    relay.feedback.report(relay.alice.leg, 2 * SECOND)
+    assert limits(relay)[-1] == pytest.approx(VIDEO_FLOOR_BPS, rel=0.01)
+    relay.feedback.report(relay.alice.leg, 60 * SECOND)  # an estimate grown old binds nobody
+    assert limits(relay)[-1] == pytest.approx(VIDEO_CAP_BPS, rel=0.01)
+
+
+def limits(relay: Relay) -> list[int]:
+    found = [
+        read_remb(packet)
+        for packet in relay.asked(relay.alice)
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == 15
+    ]
+    return [limit for limit in found if limit is not None]
+
+
+def test_a_lossy_uplink_is_slowed_and_a_clean_one_sped_up_within_bounds() -> None:
+    assert next_uplink_bps(1_000_000, 0.2) < 1_000_000
+    assert next_uplink_bps(1_000_000, 0.05) == 1_000_000
+    assert next_uplink_bps(1_000_000, 0.0) > 1_000_000
+    assert next_uplink_bps(VIDEO_CAP_BPS, 0.0) == VIDEO_CAP_BPS
+    assert next_uplink_bps(VIDEO_FLOOR_BPS, 1.0) == VIDEO_FLOOR_BPS
+
+
+def test_malformed_rtcp_is_counted_and_ignored(relay: Relay) -> None:
+    relay.feedback.receive(relay.bob.leg, b"\x81\xc9\x00\xff" + bytes(4), 0)
+    assert relay.feedback.malformed == 1
+
+
+# -- Who speaks ----------------------------------------------------------------------------------
+
+
+def test_speech_is_noticed_after_a_tenth_of_a_second_and_outlasts_a_pause(relay: Relay) -> None:
+    now_ns = 0
+    for seq in range(200):
+        is_loud = 50 <= seq < 80 or 90 <= seq < 110
+        relay.receive(relay.alice, sound(seq, level=20 if is_loud else 90), now_ns)
+        now_ns += 20 * MS
+        if seq == 53:
+            assert SpeakingChanged(True) not in relay.alice.events
+    assert relay.alice.events[1:] == [SpeakingChanged(True), SpeakingChanged(False)]
+
+
+def test_a_click_is_not_speech(relay: Relay) -> None:
+    for seq in range(100):
+        relay.receive(relay.alice, sound(seq, level=5 if seq == 50 else 127), seq * 20 * MS)
+    assert relay.alice.events == [TrackStarted(TrackName.MICROPHONE)]
