@@ -9,16 +9,34 @@ fields are ignored, unknown types are answered with `error` code `unknown_type`.
 """
 
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from core.errors import Malformed
 
 PROTOCOL_VERSION = 1
+HEARTBEAT_MS = 2_000
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_SDP_BYTES = 32 * 1024
 
 RequestId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+
+
+class CloseCode(IntEnum):
+    """Why the server closed the socket (RFC 6455, 7.4); from 4000 on the words are ours."""
+
+    OVER = 1000  # left, or the session ended
+    BINARY_REFUSED = 1003
+    FLOOD = 1008
+    TOO_LARGE = 1009
+    RESTART = 1012  # the server comes back: resume
+    SLOW_READER = 1013  # the out-queue was full: resume
+    REPLACED = 4001  # the same participant came in by another socket: do not resume
+    PROTOCOL = 4400  # hello, join or resume was not what came
+    REFUSED = 4401  # the grant or the resume token does not open this room: enter again
+    TIMED_OUT = 4408  # no heartbeat, or nothing said in time
 
 
 class ParticipantRole(StrEnum):
@@ -92,7 +110,7 @@ class Resume(Message):
     type: Literal["resume"]
     id: RequestId
     resume_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    last_seq: Annotated[int, Field(ge=0)]
+    last_seq: Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
 class Answer(Message):
@@ -147,7 +165,7 @@ class Ping(Message):
     """Liveness both ways; `t` comes back unchanged so that the client measures its round trip."""
 
     type: Literal["ping"]
-    t: float
+    t: Annotated[float, Field(allow_inf_nan=False)]
 
 
 ClientMessage = Annotated[
@@ -155,6 +173,48 @@ ClientMessage = Annotated[
     Field(discriminator="type"),
 ]
 CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
+
+
+class Unreadable(Malformed):
+    """A frame that is none of our messages. `request_id` is its `id`, if one could be read."""
+
+    code = "malformed"
+
+    def __init__(self, message: str, request_id: str | None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class UnknownType(Unreadable):
+    code = "unknown_type"
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    id: RequestId | None = None
+
+
+def parse(text: str) -> ClientMessage:
+    """The message in one text frame. Raises `UnknownType` or `Unreadable`, nothing else."""
+    try:
+        return CLIENT_MESSAGE.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        request_id = _request_id(text)
+        if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            raise UnknownType("This message has no type that we know.", request_id) from error
+        # Field names only: what was sent must not come back or reach a log.
+        place = ".".join(str(part) for part in first["loc"][1:])
+        words = f"This message cannot be read (at {place})." if place else "This is not a message."
+        raise Unreadable(words, request_id) from error
+
+
+def _request_id(text: str) -> str | None:
+    try:
+        return _Envelope.model_validate_json(text).id
+    except ValidationError:
+        return None
 
 
 # ── server → client ──────────────────────────────────────────────────────────────────────────────
@@ -204,7 +264,11 @@ class Joined(Message):
 
 
 class Resumed(Message):
-    """`room` is given when missed messages cannot be replayed one by one (or after a restart)."""
+    """What was missed follows one by one; if it cannot (or after a restart), `room` is given.
+
+    `media` "kept": the server still hears this peer; a client that has lost its own half (a page
+    reload) says `media_lost`. "new_leg": an offer with a new leg follows.
+    """
 
     type: Literal["resumed"] = "resumed"
     id: str
@@ -241,7 +305,7 @@ class Offer(Message):
     type: Literal["offer"] = "offer"
     revision: int
     leg: int
-    """A higher leg than before means: close the old RTCPeerConnection, open a new one."""
+    """Another leg than before means: close the old RTCPeerConnection, open a new one."""
     sdp: str
     tracks: tuple[OfferedTrack, ...]
 
