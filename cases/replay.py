@@ -64,7 +64,8 @@ async def open_replay(case_id: str, ctx: Annotated[Context, allow(Verb.REPLAY)])
     return await ctx.database.run(work)
 
 
-@router.api_route("/recording-files/{file_id}", methods=["GET", "HEAD"])
+@router.head("/recording-files/{file_id}", include_in_schema=False)
+@router.get("/recording-files/{file_id}")
 async def stream_file(
     file_id: str, request: Request, ctx: Annotated[Context, allow(Verb.REPLAY)]
 ) -> Response:
