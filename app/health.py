@@ -44,7 +44,7 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         "node": services.settings.node_name,
         "roles": list(services.settings.roles),
         "free_disk_mib": free_disk_mib(services.settings),
-        "live_rooms": hub.live_rooms if hub is not None else 0,
+        "rooms": hub.room_count() if hub is not None else 0,
         "events_waiting": waiting,
         "recordings": by_state,
         "audit_chain_broken_at": broken_at,

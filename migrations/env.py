@@ -6,7 +6,12 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.database import metadata
-from core.db import Database
+from core.db import Database, UtcDateTime
+
+
+def render_item(kind: str, item: object, _context: object) -> str | bool:
+    """Revisions speak SQLAlchemy's own types: they must not change when our code does."""
+    return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime) else False
 
 
 def run(connection: Connection) -> None:
@@ -15,6 +20,7 @@ def run(connection: Connection) -> None:
         target_metadata=metadata(),
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
+        render_item=render_item,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -1,0 +1,5 @@
+"""`python -m app …` is `reception …`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,244 @@
+"""`reception seed`: an empty database becomes a believable prefecture.
+
+The org tree, offices, demo accounts and kiosks are written directly; everything after that happens
+as it would for people: days are published and slots taken over HTTP, and the past talks are really
+held, by two scripted participants, through the real signaling, relay and recorder, on a server
+whose wall clock is set to that past day.
+"""
+
+import secrets
+import socket
+import tempfile
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import upgrade
+from app.rehearsal import Desk, Rehearsal, serving
+from app.seed_facts import (
+    COMING_VISITS,
+    KIOSKS,
+    OFFICES,
+    PAST_VISITS,
+    PEOPLE,
+    PREFECTURE,
+    TOPICS,
+    UNITS,
+    Person,
+)
+from core.clock import LOCAL_ZONE, Clock, ShiftedClock, SystemClock
+from core.db import Database
+from core.identity import (
+    Account,
+    Kiosk,
+    Official,
+    OrgUnit,
+    RoleBinding,
+    digest,
+    hash_password,
+    new_kiosk,
+)
+from core.ids import new_id
+from core.log import configure_logging
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+DEMO_CODE_TTL = timedelta(days=1)
+"""The code of `reception kiosk code` may be typed at leisure; the desk's lasts ten minutes."""
+PAST_DAYS = (3, 8)
+"""How many days ago the past talks were held."""
+PAST_AT = time(9, 33)
+TALK_S = 24
+
+
+async def seed(settings: Settings) -> None:
+    """Fill the database at `settings.database`; one that has an org tree is left alone."""
+    configure_logging(level="WARNING")
+    settings.var_dir.mkdir(parents=True, exist_ok=True)
+    await upgrade(settings.database)
+    database = Database(settings.database)
+    clock = SystemClock()
+    try:
+        async with database.transaction() as tx:
+            if await tx.scalar(select(OrgUnit.id).limit(1)) is not None:
+                return
+            password = secrets.token_urlsafe(9)
+            await _write_prefecture(tx, password)
+            codes = await _write_kiosks(tx, clock)
+    finally:
+        await database.close()
+    _keep_sign_ins(settings, password)
+    await _live_through(settings, password, codes, clock)
+
+
+def print_welcome(settings: Settings) -> None:
+    """Addresses and demo sign-ins, and a fresh code for each demo kiosk."""
+    path = _sign_ins_path(settings)
+    url = settings.base_url
+    lines = ["", f"  远程视频接访  Remote Reception   {url}", ""]
+    if path.exists():
+        password = path.read_text().strip()
+        for person in PEOPLE:
+            lines.append(f"  {person.username:<10} {password}   {person.shown_as}")
+        lines += ["", f"  {url}/sign-in  以上任一账号    {url}/kiosk  一体机（输入一次性注册码）"]
+        lines += [f"  一体机注册码：{name}  reception kiosk code {name}" for name, _ in KIOSKS]
+    print("\n".join(lines), flush=True)  # noqa: T201  this is the command's answer
+
+
+async def fresh_kiosk_code(settings: Settings, name: str) -> str:
+    """A new enrolment code for the kiosk called `name`. Raises LookupError if there is none."""
+    database = Database(settings.database)
+    try:
+        async with database.transaction() as tx:
+            kiosk = await tx.scalar(select(Kiosk).where(Kiosk.name == name))
+            if kiosk is None:
+                raise LookupError(name)
+            return renew_code(kiosk, SystemClock().now())
+    finally:
+        await database.close()
+
+
+def renew_code(kiosk: Kiosk, now: datetime) -> str:
+    code = f"{secrets.randbelow(10**8):08d}"
+    kiosk.enrolment_digest = digest(code)
+    kiosk.enrolment_expires_at = now + DEMO_CODE_TTL
+    return code
+
+
+async def _write_prefecture(tx: AsyncSession, password: str) -> None:
+    ids = {unit.code: new_id() for unit in UNITS}
+    paths: dict[str, str] = {}
+    for unit in UNITS:
+        paths[unit.code] = f"{paths[unit.parent] if unit.parent else '/'}{unit.code}/"
+        tx.add(
+            OrgUnit(
+                id=ids[unit.code], code=unit.code, level=unit.level,
+                parent_id=ids[unit.parent] if unit.parent else None, path=paths[unit.code],
+                name_zh=unit.zh, name_bo=unit.bo, name_en=unit.en, distance_km=unit.km,
+            )
+        )  # fmt: skip
+    await tx.flush()
+    offices = {office.key: new_id() for office in OFFICES}
+    for position, office in enumerate(OFFICES):
+        tx.add(
+            Official(
+                id=offices[office.key], org_unit_id=ids[PREFECTURE], title_zh=office.zh,
+                title_bo=None, title_en=office.en, position=position,
+            )
+        )  # fmt: skip
+    await tx.flush()
+    password_hash = await hash_password(password)
+    for person in PEOPLE:
+        _write_person(tx, person, password_hash, ids, offices)
+
+
+def _write_person(
+    tx: AsyncSession,
+    person: Person,
+    password_hash: str,
+    ids: dict[str, str],
+    offices: dict[str, str],
+) -> None:
+    account_id = new_id()
+    tx.add(
+        Account(
+            id=account_id, username=person.username, display_name=person.shown_as,
+            password_hash=password_hash, disabled_at=None,
+            official_id=offices[person.office] if person.office else None,
+        )
+    )  # fmt: skip
+    tx.add(RoleBinding(account_id=account_id, role=person.role, org_unit_id=ids[person.unit]))
+
+
+async def _write_kiosks(tx: AsyncSession, clock: Clock) -> dict[str, str]:
+    """The demo kiosks, not yet enrolled: county code → enrolment code."""
+    codes: dict[str, str] = {}
+    for name, county in KIOSKS:
+        unit = await tx.scalar(select(OrgUnit).where(OrgUnit.code == county))
+        assert unit is not None
+        kiosk, _ = new_kiosk(name, unit.id, now=clock.now())
+        codes[county] = renew_code(kiosk, clock.now() + timedelta(days=30))
+        tx.add(kiosk)
+    return codes
+
+
+async def _live_through(
+    settings: Settings, password: str, codes: dict[str, str], clock: Clock
+) -> None:
+    """Hold the past talks, then publish and book what is to come."""
+    today = clock.now().astimezone(LOCAL_ZONE).date()
+    with tempfile.TemporaryDirectory() as folder:
+        for visit, ago, official in zip(
+            PAST_VISITS, PAST_DAYS, ("lingdao", "lingdao2"), strict=True
+        ):
+            day = _working_day(today - timedelta(days=ago))
+            shift = datetime.combine(day, PAST_AT, LOCAL_ZONE) - clock.now()
+            async with (
+                serving(_apart(settings), clock=ShiftedClock(shift)) as url,
+                Desk(url, password) as desk,
+            ):
+                day_id = await desk.publish(official, day, time(9), time(12), topics=TOPICS)
+                rehearsal = Rehearsal(desk, official, visit, codes[visit.county])
+                await rehearsal.hold(day_id, TALK_S, Path(folder))
+    async with serving(_apart(settings), clock=clock) as url, Desk(url, password) as desk:
+        await _publish_coming(desk, today, clock)
+
+
+async def _publish_coming(desk: Desk, today: date, clock: Clock) -> None:
+    """Reception days around today, and a few appointments on them."""
+    now = clock.now().astimezone(LOCAL_ZONE)
+    days = [await desk.publish("lingdao", today, *_rest_of(now), topics=TOPICS)]
+    for official, ahead in (("lingdao2", 2), ("lingdao", 5), ("lingdao2", 9), ("lingdao", 14)):
+        day = _working_day(today + timedelta(days=ahead))
+        days.append(await desk.publish(official, day, time(9), time(12), topics=TOPICS))
+    for visit, day_id in zip(COMING_VISITS, (days[0], days[1], days[0]), strict=True):
+        await desk.book(day_id, visit)
+
+
+def _rest_of(now: datetime) -> tuple[time, time]:
+    """Working hours that still have slots to give: the usual ones, or the next three hours."""
+    if now.time() < time(15, 0):
+        return max(time(9, 0), _next_quarter(now)), time(17, 30)
+    start = _next_quarter(now)
+    end = datetime.combine(now.date(), start) + timedelta(hours=3)
+    is_tomorrow = end.date() != now.date()
+    return start, time(23, 59) if is_tomorrow else end.time()
+
+
+def _next_quarter(now: datetime) -> time:
+    rounded = now + timedelta(minutes=15 - now.minute % 15)
+    if rounded.date() != now.date():
+        return time(23, 30)
+    return rounded.time().replace(second=0, microsecond=0)
+
+
+def _working_day(day: date) -> date:
+    """`day`, or the Monday after it."""
+    return day + timedelta(days=7 - day.weekday()) if day.weekday() >= 5 else day
+
+
+def _apart(settings: Settings) -> Settings:
+    """The same data on ports of its own, so that a running server is not disturbed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return settings.model_copy(
+        update={
+            "host": "127.0.0.1", "port": port, "public_url": "", "media_port": 0,
+            "media_host": "127.0.0.1", "media_addresses": ("127.0.0.1",), "countdown_s": 1,
+        }
+    )  # fmt: skip
+
+
+def _sign_ins_path(settings: Settings) -> Path:
+    return settings.var_dir / "demo-password"
+
+
+def _keep_sign_ins(settings: Settings, password: str) -> None:
+    path = _sign_ins_path(settings)
+    path.touch(mode=0o600)
+    path.write_text(password + "\n")
