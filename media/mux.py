@@ -8,44 +8,24 @@ dropped for having been late, and memory holds an index of the packets, never th
 """
 
 import heapq
-import io
 import json
 import os
-import struct
 import sys
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import av
-from av.stream import Stream
 
 from core.errors import ReceptionError
 from core.ids import ParticipantId
-from media import depayload, journal, manifest, rtp, speech
-from media.depayload import Frame, H264Depayloader, Packet, VideoDepayloader, Vp8Depayloader
-from media.journal import (
-    JournalDamaged,
-    JournalReader,
-    Mark,
-    MarkKind,
-    RecordType,
-    SenderReport,
-    TrackRecord,
-)
-from media.timing import (
-    ClockMap,
-    Unwrapper,
-    fit_least_delayed,
-    fit_median,
-    ntp_to_ns,
-    spread,
-)
+from media import depayload, journal, manifest, speech
+from media.container import Format, Sample, write_container
+from media.depayload import Frame, H264Depayloader, VideoDepayloader, Vp8Depayloader
+from media.index import Leg, TrackIndex, index_leg, packets, timeline_maps
+from media.journal import JournalDamaged, JournalReader, MarkKind
 from media.tracks import CodecInfo, TrackName
 
 RESULT_NAME: Final = "mux.json"
@@ -53,18 +33,10 @@ RESULT_VERSION: Final = 1
 AUDIO_GAP_MS: Final = 500
 """Longer than a discontinuous sender's comfort interval (400 ms), shorter than a person notices."""
 VIDEO_GAP_MS: Final = 1500
-MAX_REPORT_SPREAD_NS: Final = 100_000_000
-"""Reports of one track that disagree by more than this with each other are noise or lies."""
-MAX_DISAGREEMENT_NS: Final = 1_000_000_000
-"""If the sender reports place a track further than this from its arrival, they are not believed."""
 LAST_FRAME_MS: Final = 40
 """A picture stands until the next one; this much is granted to the last. Without a duration there
 an MP4 player would leave the last picture out."""
 _MS_NS: Final = 1_000_000
-_MICRO: Final = Fraction(1, 1_000_000)
-_OFFSET_BITS: Final = 40  # a terabyte of journal per leg
-_OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
-_RECORD_HEAD: Final = struct.Struct(">HBBQ")
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -136,224 +108,7 @@ class MuxResult:
         return cls(value["session_id"], value["duration_ms"], files, tuple(value["problems"]))
 
 
-# --- the index -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _TrackIndex:
-    """One track of one leg: where its packets stand and how its clock runs."""
-
-    described: TrackRecord
-    keys: "array[int]" = field(default_factory=lambda: array("Q"))  # extended seq | offset
-    reports: list[tuple[SenderReport, int]] = field(default_factory=list)  # and arrival
-    anchors: list[tuple[int, int]] = field(default_factory=list)  # RTP ns, arrival ns
-    first_rtp_time: int = 0
-    first_arrival_ns: int = 0
-    last_arrival_ns: int = 0
-    foreign: int = 0
-    largest: tuple[int, int] | None = None
-    seqs: Unwrapper = field(default_factory=lambda: Unwrapper(16))
-    times: Unwrapper = field(default_factory=lambda: Unwrapper(32))
-    highest_seq: int = 0
-
-    def sort(self) -> None:
-        """By sequence number; of packets that came twice the first stays."""
-        kept = array("Q")
-        last = -1
-        for key in sorted(self.keys):
-            if key >> _OFFSET_BITS != last:
-                last = key >> _OFFSET_BITS
-                kept.append(key)
-        self.keys = kept
-
-
-@dataclass(slots=True)
-class _Leg:
-    """One leg of a participant: its segments mapped end to end, its tracks, what happened."""
-
-    number: int
-    readers: list[JournalReader]
-    bases: list[int]
-    tracks: dict[int, _TrackIndex] = field(default_factory=dict)
-    marks: list[tuple[int, int, Mark]] = field(default_factory=list)  # timeline ns, track, mark
-    lost: list[tuple[int, int]] = field(default_factory=list)  # timeline ns from, to
-
-    def packet(self, key: int) -> tuple[bytes, int]:
-        """The RTP packet at an index key and its arrival on the timeline in ns."""
-        offset = key & _OFFSET_MASK
-        which = bisect_right(self.bases, offset) - 1
-        reader = self.readers[which]
-        length, _, _, at_ns = _RECORD_HEAD.unpack_from(reader.data, offset - self.bases[which])
-        start = offset - self.bases[which] + _RECORD_HEAD.size
-        return reader.data[start : start + length], at_ns - reader.header.t0_mono_ns
-
-
-def _index_leg(number: int, readers: list[JournalReader]) -> _Leg:
-    """One pass over a leg's segments, in order."""
-    bases, total = [], 0
-    for reader in readers:
-        bases.append(total)
-        total += reader.size_bytes
-    leg = _Leg(number, readers, bases)
-    for reader, base in zip(readers, bases, strict=True):
-        for record in reader.records():
-            _index_record(leg, record, base, record.at_ns - reader.header.t0_mono_ns)
-    for track in leg.tracks.values():
-        track.sort()
-    leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
-    return leg
-
-
-def _index_record(leg: _Leg, record: journal.Record, base: int, at_ns: int) -> None:
-    try:
-        match record.type:
-            case RecordType.RTP:
-                if (track := leg.tracks.get(record.track)) is not None:
-                    _index_packet(track, record.payload, base + record.offset, at_ns)
-            case RecordType.SENDER_REPORT:
-                if (track := leg.tracks.get(record.track)) is not None:
-                    track.reports.append((journal.parse_sender_report(record), at_ns))
-            case RecordType.TRACK:
-                described = journal.parse_track(record)
-                leg.tracks.setdefault(record.track, _TrackIndex(described))
-            case RecordType.MARK:
-                leg.marks.append((at_ns, record.track, journal.parse_mark(record)))
-            case RecordType.GAP:
-                gap = journal.parse_gap(record)
-                leg.lost.append((at_ns - (gap.to_ns - gap.from_ns), at_ns))
-            case RecordType.SEAL:
-                pass
-    except JournalDamaged:
-        # A valid checksum over words we do not know: a newer writer. The rest is still good.
-        return
-
-
-def _index_packet(track: _TrackIndex, packet: bytes, offset: int, at_ns: int) -> None:
-    if len(packet) < rtp.HEADER_BYTES or packet[1] & 0x7F != track.described.codec.payload_type:
-        track.foreign += 1
-        return
-    _, _, seq, rtp_time, _ = rtp.HEADER.unpack_from(packet)
-    extended = track.seqs.near(seq)
-    newer = extended > track.highest_seq
-    if newer:
-        track.seqs(seq)
-        track.highest_seq = extended
-    if not track.keys:
-        track.first_rtp_time = track.times(rtp_time)
-        track.first_arrival_ns = at_ns
-    track.last_arrival_ns = at_ns
-    if newer:
-        # Repairs say nothing about delay; they also must not pull the reference back.
-        ticks = track.times(rtp_time)
-        rtp_ns = ticks * 1_000_000_000 // track.described.codec.clock_rate
-        if not track.anchors or rtp_ns - track.anchors[-1][0] > 100 * _MS_NS:
-            track.anchors.append((rtp_ns, at_ns))
-        elif at_ns - rtp_ns < track.anchors[-1][1] - track.anchors[-1][0]:
-            track.anchors[-1] = (rtp_ns, at_ns)
-    track.keys.append(extended << _OFFSET_BITS | offset)
-    _note_size(track, packet)
-
-
-def _note_size(track: _TrackIndex, packet: bytes) -> None:
-    """Keep the largest VP8 picture: the container's header must name one size for all."""
-    if track.described.codec.mime.lower() != "video/vp8":
-        return
-    try:
-        start = rtp.payload_offset(packet)
-    except ValueError:
-        return
-    piece = depayload.read_vp8(packet[start : start + 32])
-    if piece is not None and piece.starts:
-        size = depayload.vp8_size(piece.data)
-        if size is not None and (track.largest is None or size > track.largest):
-            track.largest = size
-
-
-# --- the timeline --------------------------------------------------------------------------------
-
-
-def _timeline_maps(leg: _Leg) -> dict[int, Callable[[int], int]]:
-    """For every track of a leg: extended RTP time to nanoseconds on the session's timeline.
-
-    Sender reports map RTP to the participant's clock, and that clock, common to all tracks of the
-    leg, to ours. A track without credible reports is placed by its least delayed packets.
-    """
-    to_participant: dict[int, ClockMap] = {}
-    arrivals: list[tuple[int, int]] = []
-    for index, track in leg.tracks.items():
-        pairs, arrived = [], []
-        # A report repeated in the next segment counts once, at its first arrival.
-        for report, at_ns in dict(reversed(track.reports)).items():
-            ntp_ns = ntp_to_ns(report.ntp_time)
-            ticks = _near(report.rtp_time, track, at_ns)
-            pairs.append((ticks * 1_000_000_000 // track.described.codec.clock_rate, ntp_ns))
-            arrived.append((ntp_ns, at_ns))
-        if not pairs or not track.anchors:
-            continue
-        fitted = fit_median(pairs)
-        if spread(fitted, pairs) <= MAX_REPORT_SPREAD_NS:
-            to_participant[index] = fitted
-            arrivals += arrived
-    to_timeline = fit_least_delayed(arrivals) if arrivals else None
-    return {
-        index: _track_map(track, to_participant.get(index), to_timeline)
-        for index, track in leg.tracks.items()
-        if track.anchors
-    }
-
-
-def _near(rtp_time: int, track: _TrackIndex, at_ns: int) -> int:
-    """The extended form of a report's RTP time: near what the track played when it arrived."""
-    played = (at_ns - track.first_arrival_ns) * track.described.codec.clock_rate // 1_000_000_000
-    unwrap = Unwrapper(32)
-    unwrap.last = track.first_rtp_time + played
-    return unwrap.near(rtp_time)
-
-
-def _track_map(
-    track: _TrackIndex, to_participant: ClockMap | None, to_timeline: ClockMap | None
-) -> Callable[[int], int]:
-    rate = track.described.codec.clock_rate
-    by_arrival = fit_least_delayed(track.anchors)
-    if to_participant is not None and to_timeline is not None:
-        chosen, second = to_participant, to_timeline
-        disagreement = sorted(second(chosen(x)) - y for x, y in track.anchors)
-        if abs(disagreement[len(disagreement) // 2]) <= MAX_DISAGREEMENT_NS:
-            return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate))
-    return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate)
-
-
-def _packets(leg: _Leg, track: _TrackIndex) -> Iterator[Packet]:
-    """A track's packets in sequence order; malformed ones are left out."""
-    times = Unwrapper(32)
-    times.last = track.first_rtp_time
-    for key in track.keys:
-        data, _ = leg.packet(key)
-        try:
-            start, length = rtp.payload_offset(data), rtp.payload_length(data)
-        except ValueError:
-            continue
-        rtp_time = int.from_bytes(data[4:8], "big")
-        yield Packet(
-            seq=key >> _OFFSET_BITS,
-            rtp_time=times(rtp_time),
-            marker=bool(data[1] & 0x80),
-            payload=data[start : start + length],
-        )
-
-
 # --- samples -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """One thing to write."""
-
-    at_us: int  # on the session's timeline
-    duration_us: int
-    data: bytes
-    is_keyframe: bool
-    is_audio: bool
 
 
 @dataclass(slots=True)
@@ -371,8 +126,8 @@ class _Tally:
 class _Source:
     """One track of one leg with its place on the timeline."""
 
-    leg: _Leg
-    track: _TrackIndex
+    leg: Leg
+    track: TrackIndex
     to_timeline_ns: Callable[[int], int]
 
     @property
@@ -384,7 +139,7 @@ class _Source:
         return self.to_timeline_ns(self.track.first_rtp_time)
 
 
-def _video_samples(sources: Iterable[_Source], tally: _Tally) -> Iterator[_Sample]:
+def _video_samples(sources: Iterable[_Source], tally: _Tally) -> Iterator[Sample]:
     """All frames of a video track over all its legs, times strictly rising."""
     last_us: int | None = None
     for source in sources:
@@ -396,27 +151,26 @@ def _video_samples(sources: Iterable[_Source], tally: _Tally) -> Iterator[_Sampl
             if last_us is not None and at_us < last_us + 1000:
                 at_us = last_us + 1000  # containers refuse equal times, and WebM counts in ms
             last_us = at_us
-            yield _Sample(at_us, LAST_FRAME_MS * 1000, frame.data, frame.is_keyframe, False)
+            yield Sample(at_us, LAST_FRAME_MS * 1000, frame.data, frame.is_keyframe, is_audio=False)
         tally.lost_frames += depayloader.lost_frames
 
 
 def _frames(source: _Source, depayloader: VideoDepayloader) -> Iterator[Frame]:
-    for packet in _packets(source.leg, source.track):
+    for packet in packets(source.leg, source.track):
         if (frame := depayloader.push(packet)) is not None:
             yield frame
     if (frame := depayloader.flush()) is not None:
         yield frame
 
 
-def _audio_samples(sources: Iterable[_Source]) -> Iterator[_Sample]:
+def _audio_samples(sources: Iterable[_Source]) -> Iterator[Sample]:
     """All Opus packets over all legs at their true times; holes are filled with silence packets.
 
-    Players run audio packets together, so a hole would pull sound ahead of picture. `is_keyframe`
-    tells heard packets from filled ones.
+    Players run audio packets together, so a hole would pull sound ahead of picture.
     """
     end_us: int | None = None
     for source in sources:
-        for packet in _packets(source.leg, source.track):
+        for packet in packets(source.leg, source.track):
             duration_us = depayload.opus_duration_us(packet.payload)
             if not duration_us:
                 continue
@@ -424,9 +178,11 @@ def _audio_samples(sources: Iterable[_Source]) -> Iterator[_Sample]:
             if end_us is not None:
                 silence_us = depayload.SILENCE_MS * 1000
                 while at_us - end_us >= silence_us:
-                    yield _Sample(end_us, silence_us, depayload.SILENCE, False, True)
+                    yield Sample(
+                        end_us, silence_us, depayload.SILENCE, True, is_audio=True, is_filler=True
+                    )
                     end_us += silence_us
-            yield _Sample(at_us, duration_us, packet.payload, True, True)
+            yield Sample(at_us, duration_us, packet.payload, True, is_audio=True)
             end_us = at_us + duration_us
 
 
@@ -438,13 +194,13 @@ class _Party:
     participant_id: ParticipantId
     role: str
     label: str
-    legs: list[_Leg]
+    legs: list[Leg]
 
     def sources(self, name: TrackName) -> list[_Source]:
         """The participant's tracks of this name over all legs, in the order they began."""
         found = []
         for leg in self.legs:
-            maps = _timeline_maps(leg)
+            maps = timeline_maps(leg)
             found += [
                 _Source(leg, track, maps[index])
                 for index, track in leg.tracks.items()
@@ -605,7 +361,7 @@ def _open_party(
         return None, ""
     legs = []
     for number, readers in sorted(by_leg.items()):
-        legs.append(_index_leg(number, readers))
+        legs.append(index_leg(number, readers))
         for reader in readers:
             if reader.damaged_bytes:
                 problems.append(f"{reader.path.name}: {reader.damaged_bytes} bytes are damaged")
@@ -615,7 +371,8 @@ def _open_party(
 
 def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> MuxedFile | None:
     """Write one plan to `<stem>.webm|mp4`; None if nothing in it can be shown."""
-    suffix, mime = ("mp4", "video/mp4") if plan.is_h264 else ("webm", "video/webm")
+    suffix: Format = "mp4" if plan.is_h264 else "webm"
+    mime = f"video/{suffix}"
     if not plan.video:
         mime = "audio/webm"
     tally = _Tally()
@@ -632,13 +389,13 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
     merged = heapq.merge(
         video[1] if video else (), audio[1] if audio else (), key=lambda sample: sample.at_us
     )
-    _write_container(
+    write_container(
         part,
         suffix,
-        (size if video else None),
-        audio is not None,
         _measured(merged, plan, tally, meter),
-        zero_us,
+        zero_us=zero_us,
+        size=size if video else None,
+        has_audio=audio is not None,
     )
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -669,13 +426,13 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
     )
 
 
-def _peek(samples: Iterator[_Sample]) -> tuple[_Sample, Iterator[_Sample]] | None:
+def _peek(samples: Iterator[Sample]) -> tuple[Sample, Iterator[Sample]] | None:
     """The first sample and all of them, or None if there are none."""
     first = next(samples, None)
     if first is None:
         return None
 
-    def everything() -> Iterator[_Sample]:
+    def everything() -> Iterator[Sample]:
         yield first
         yield from samples
 
@@ -683,8 +440,8 @@ def _peek(samples: Iterator[_Sample]) -> tuple[_Sample, Iterator[_Sample]] | Non
 
 
 def _within(
-    samples: Iterator[_Sample], from_us: int | None, until_us: int | None
-) -> Iterator[_Sample]:
+    samples: Iterator[Sample], from_us: int | None, until_us: int | None
+) -> Iterator[Sample]:
     for sample in samples:
         if (from_us is None or sample.at_us >= from_us) and (
             until_us is None or sample.at_us < until_us
@@ -692,7 +449,7 @@ def _within(
             yield sample
 
 
-def _picture_size(plan: _Plan, first: _Sample | None) -> tuple[int, int]:
+def _picture_size(plan: _Plan, first: Sample | None) -> tuple[int, int]:
     sizes = [source.track.largest for source in plan.video if source.track.largest]
     if sizes:
         return max(sizes)
@@ -704,8 +461,8 @@ def _picture_size(plan: _Plan, first: _Sample | None) -> tuple[int, int]:
 
 
 def _measured(
-    samples: Iterator[_Sample], plan: _Plan, tally: _Tally, meter: _Meter
-) -> Iterator[_Sample]:
+    samples: Iterator[Sample], plan: _Plan, tally: _Tally, meter: _Meter
+) -> Iterator[Sample]:
     """Pass samples on; count them and note the gaps."""
     last: dict[bool, int] = {}
     names = {True: TrackName.MICROPHONE.value, False: _video_name(plan)}
@@ -713,7 +470,7 @@ def _measured(
     for sample in samples:
         meter.add(len(sample.data))
         tally.end_us = max(tally.end_us, sample.at_us + sample.duration_us)
-        if sample.is_audio and not sample.is_keyframe:
+        if sample.is_filler:
             yield sample
             continue
         tally.audio_packets += sample.is_audio
@@ -750,82 +507,6 @@ def _cause(party: _Party, from_ns: int, to_ns: int) -> str:
     if found & {MarkKind.SILENT, MarkKind.BACK, MarkKind.GAP}:
         return "network"
     return "loss"
-
-
-# --- the container -------------------------------------------------------------------------------
-
-
-def _write_container(
-    part: Path,
-    suffix: str,
-    size: tuple[int, int] | None,
-    has_audio: bool,
-    samples: Iterator[_Sample],
-    zero_us: int,
-) -> None:
-    """Mux samples, in order, into `part`: cues or the index first, so that seeking is one request."""
-    options = {"fflags": "+bitexact"}  # no random ids, no dates: the same input, the same file
-    if suffix == "webm":
-        options["cues_to_front"] = "1"
-    else:
-        options["movflags"] = "+faststart"
-    container = av.open(str(part), "w", format=suffix, options=options)
-    try:
-        video_stream: Stream | None = None
-        audio_stream: Stream | None = None
-        if size is not None:
-            name = "vp8" if suffix == "webm" else "h264"
-            video_stream = container.add_mux_stream(name, width=size[0], height=size[1])
-            video_stream.time_base = Fraction(1, 1000 if suffix == "webm" else 90_000)
-        if has_audio:
-            with av.open(io.BytesIO(_opus_template())) as template:
-                audio_stream = container.add_stream_from_template(template.streams.audio[0])
-        for sample in samples:
-            stream = audio_stream if sample.is_audio else video_stream
-            assert stream is not None
-            packet = av.Packet(sample.data)
-            packet.stream = stream
-            packet.time_base = _MICRO
-            packet.pts = packet.dts = sample.at_us - zero_us
-            packet.duration = sample.duration_us
-            packet.is_keyframe = sample.is_keyframe or sample.is_audio
-            container.mux(packet)
-    finally:
-        container.close()
-
-
-def _opus_template() -> bytes:
-    """The smallest Ogg Opus stream (RFC 7845): a stream header without opening an encoder.
-
-    Pre-skip is 0: the first packet is heard when it was spoken.
-    """
-    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 2, 0, 48_000, 0, 0)
-    tags = b"OpusTags" + struct.pack("<II", 0, 0)
-    return b"".join(
-        _ogg_page(payload, number, flags)
-        for number, (payload, flags) in enumerate(
-            ((head, 2), (tags, 0), (depayload.SILENCE, 4))  # first page, middle, last page
-        )
-    )
-
-
-def _ogg_page(payload: bytes, number: int, flags: int) -> bytes:
-    """One page with one packet shorter than 255 bytes (RFC 3533, 6)."""
-    granule = 960 if flags == 4 else 0
-    head = b"OggS" + struct.pack("<BBqIIIBB", 0, flags, granule, 1, number, 0, 1, len(payload))
-    page = bytearray(head + payload)
-    page[22:26] = _ogg_crc(page).to_bytes(4, "little")
-    return bytes(page)
-
-
-def _ogg_crc(data: bytes | bytearray) -> int:
-    """CRC-32 with polynomial 0x04c11db7, unreflected, from 0."""
-    crc = 0
-    for byte in data:
-        crc ^= byte << 24
-        for _ in range(8):
-            crc = (crc << 1) ^ (0x104C11DB7 if crc & 0x80000000 else 0)
-    return crc & 0xFFFFFFFF
 
 
 def main(argv: list[str]) -> int:

@@ -50,7 +50,7 @@ def levels_of(path: Path) -> tuple["array[float]", int]:
     levels = array("f")
     start_ms = 0
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
-    samples: "array[int]" = array("h")
+    samples: array[int] = array("h")
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         for packet in container.demux(stream):

@@ -96,7 +96,7 @@ def _video_encoder(codec: VideoCodec, size: tuple[int, int], gop: int) -> VideoC
     encoder.gop_size = gop
     encoder.bit_rate = 400_000
     encoder.options = (
-        {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
+        {"deadline": "good", "cpu-used": "5", "lag-in-frames": "0"}
         if codec == "vp8"
         else {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline"}
     )

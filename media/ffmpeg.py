@@ -1,0 +1,236 @@
+"""The one place that runs ffmpeg: bounded, quiet, killable, and honest about its progress.
+
+Graphs come compiled from `media/compose.py`; this module owns the process. Only local files may be
+opened, the child is polite and limited, output appears under its name whole or not at all, and what
+ffmpeg said last is kept for the person who must find out why.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import av
+import imageio_ffmpeg
+
+from core.errors import ReceptionError
+from media import manifest
+
+NICENESS: Final = 10
+MEMORY_BYTES: Final = 8 * 1024**3  # of address space: threads reserve far more than they use
+KEPT_LINES: Final = 40
+_KILL_AFTER_S: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
+Progress = Callable[[int], None]
+"""Called with whole per cent, rising, 100 last."""
+
+
+class FfmpegFailed(ReceptionError):
+    """ffmpeg did not do it; `details["said"]` holds its last lines."""
+
+    code = "ffmpeg_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a full decode of a finished file found."""
+
+    duration_ms: int
+    width: int | None
+    height: int | None
+    video_frames: int
+    audio_frames: int
+
+
+def ffmpeg_path(configured: Path | None) -> str:
+    """The ffmpeg to run: the configured one, or the one inside the imageio-ffmpeg wheel."""
+    if configured is not None:
+        return str(configured)
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def file_url(path: Path) -> str:
+    """How ffmpeg is told of a file, so that no name can be an option or a protocol."""
+    return f"file:{path.resolve()}"
+
+
+def run(
+    arguments: Sequence[str],
+    output: Path,
+    *,
+    ffmpeg: str,
+    duration_ms: int,
+    timeout_s: float,
+    progress: Progress | None = None,
+) -> None:
+    """Run ffmpeg with `arguments` (inputs, graph, codecs; the output file is added here).
+
+    `output` appears whole and durable, or not at all. Blocks; call it in a child process. Raises
+    `FfmpegFailed` with ffmpeg's last lines on a failure or after `timeout_s`.
+    """
+    part = output.with_name(f".{output.stem}.part{output.suffix}")
+    command = [
+        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "warning", "-y",
+        "-progress", "pipe:1", "-stats_period", "0.5",
+        *_only_local_files(arguments), file_url(part),
+    ]  # fmt: skip
+    said: deque[str] = deque(maxlen=KEPT_LINES)
+    try:
+        code = _supervise(command, duration_ms, timeout_s, progress, said)
+        if code is None:
+            raise FfmpegFailed("Making the picture took too long and was stopped.", said=[*said])
+        if code != 0:
+            raise FfmpegFailed("ffmpeg could not make the picture.", exit=code, said=[*said])
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        manifest.publish(part, output)
+    finally:
+        part.unlink(missing_ok=True)
+    if progress is not None:
+        progress(100)
+
+
+def _only_local_files(arguments: Sequence[str]) -> list[str]:
+    """Before every input: nothing but files, whatever a container's header may point to."""
+    allowed: list[str] = []
+    for argument in arguments:
+        if argument == "-i":
+            allowed += ["-protocol_whitelist", "file"]
+        allowed.append(argument)
+    return allowed
+
+
+def _supervise(
+    command: list[str],
+    duration_ms: int,
+    timeout_s: float,
+    progress: Progress | None,
+    said: deque[str],
+) -> int | None:
+    """Run to the end, reading both pipes. The exit code, or None if time ran out."""
+    until = time.monotonic() + timeout_s
+    told = -1
+    with (
+        subprocess.Popen(  # noqa: S603  our own argv: no shell, files only
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=_restrain,  # noqa: PLW1509  the caller is a single-threaded child process
+        ) as process,
+        selectors.DefaultSelector() as selector,
+    ):
+        assert process.stdout is not None and process.stderr is not None
+        for pipe, name in ((process.stdout, "progress"), (process.stderr, "words")):
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, selectors.EVENT_READ, name)
+        rests = {"progress": "", "words": ""}
+        try:
+            while selector.get_map():
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    _kill_group(process)
+                    return None
+                for key, _ in selector.select(left_s):
+                    pipe = _as_pipe(key.fileobj)
+                    data = pipe.read(65536)
+                    if not data:
+                        selector.unregister(pipe)
+                        continue
+                    *lines, rests[key.data] = (
+                        rests[key.data] + data.decode(errors="replace")
+                    ).split("\n")
+                    if key.data == "words":
+                        said.extend(line[:300] for line in lines)
+                        continue
+                    percent = _percent(lines, duration_ms)
+                    if percent is not None and percent > told and progress is not None:
+                        told = percent
+                        progress(percent)
+            return process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            return None
+        except BaseException:
+            _kill_group(process)
+            raise
+
+
+def _as_pipe(fileobj: object) -> IO[bytes]:
+    assert hasattr(fileobj, "read")
+    return fileobj  # type: ignore[return-value]  # we registered nothing but pipes
+
+
+def _percent(lines: list[str], duration_ms: int) -> int | None:
+    """How far along the output is; at most 99 until it is durable."""
+    for line in reversed(lines):
+        name, _, value = line.partition("=")
+        if name == "out_time_us" and value.strip().isdigit():
+            return min(99, int(value) // 10 // max(duration_ms, 1))
+    return None
+
+
+def _restrain() -> None:
+    """In the child before exec: polite, bounded, and dead when its parent is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """End ffmpeg and whatever it started: asked first, then not."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_AFTER_S)
+            return
+
+
+def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
+    """Decode every frame of a file: the only proof that it plays. Raises `FfmpegFailed`."""
+    frames = {"video": 0, "audio": 0}
+    width = height = None
+    end_s = 0.0
+    told = -1
+    try:
+        with av.open(str(path)) as container:
+            total = max(1, path.stat().st_size)
+            for packet in container.demux():
+                for frame in packet.decode():
+                    frames[packet.stream.type] += 1
+                    if isinstance(frame, av.VideoFrame):
+                        width, height = frame.width, frame.height
+                    if isinstance(frame, av.VideoFrame | av.AudioFrame) and frame.time is not None:
+                        end_s = max(end_s, frame.time)
+                percent = (packet.pos or 0) * 99 // total
+                if progress is not None and percent > told:
+                    told = percent
+                    progress(percent)
+            duration_ms = (container.duration or 0) // 1000
+    except (av.FFmpegError, ValueError) as problem:
+        raise FfmpegFailed(
+            "A finished file cannot be played to its end.", said=[str(problem)]
+        ) from problem
+    if not any(frames.values()):
+        raise FfmpegFailed("A finished file holds nothing that plays.")
+    if progress is not None:
+        progress(100)
+    return Checked(
+        duration_ms=duration_ms or round(end_s * 1000),
+        width=width,
+        height=height,
+        video_frames=frames["video"],
+        audio_frames=frames["audio"],
+    )
