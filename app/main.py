@@ -28,6 +28,7 @@ from core.settings import Settings
 from core.store import open_store
 from media.node import MediaNode
 from scheduling import routes as scheduling_routes
+from scheduling import routes_attend
 from signaling.endpoint import make_router
 from signaling.hub import Hub
 
@@ -57,6 +58,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     if "web" in settings.roles:
         app.include_router(people_routes.router)
         app.include_router(scheduling_routes.router)
+        app.include_router(routes_attend.router)
         app.include_router(case_routes.router)
     if "room" in settings.roles:
         app.include_router(make_router(lambda: app.state.hub))
