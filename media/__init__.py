@@ -1,0 +1,32 @@
+"""DURING, packets: a relay that forwards and records encoded media and never opens it.
+
+How a packet travels (each arrow is a plain function call in the turn that read the datagram):
+
+    socket ─▶ node (guard) ─┬▶ ice        STUN: who may speak from where
+                            ├▶ dtls       keys, once per leg
+                            ├▶ router ─▶ taps/recorder ─▶ journal      every packet, as received
+                            │    └─────▶ srtp ─▶ socket                one copy per receiver
+                            └▶ feedback   RTCP: repairs, keyframes, reports, rates
+
+Live (this page's upper half; nothing here knows files or the database)
+    node      MediaNode: one UDP port, the guard before every parser; MediaRoom: who is here
+    peer      one participant: offers and answers, publications, legs, silence, quality
+    tables    Leg, Source, Publication, Subscription: the plain data that the hot loop walks
+    router    the hot loop; new SSRCs, holes, repairs, codec changes
+    feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
+    socket · ice · dtls · srtp · sdp · rtp      one protocol each; ice and rtp decide, purely
+    tracks · events · stats · taps              the words shared with signaling and the recorder
+    client · selftest                           a Python client of the relay; `doctor`'s own call
+
+Recorded (the lower half; knows no sockets)
+    recorder  a subscriber that may not drop: takes packets from the router, writes journals
+    journal   append-only, checksummed records; recovery cuts the torn tail
+    mux       journals → one seekable file per party, without transcoding, on one timeline
+    compose   the one picture that people watch; ffmpeg runs what it describes
+
+Where do I change …?
+    what is offered (codecs, header extensions)      sdp: the tables at its top
+    how fast a camera may send                       feedback: next_uplink_bps, VIDEO_CAP_BPS
+    when someone counts as silent or lost            peer: SILENT_AFTER_NS, CONSENT_NS
+    who gets which packet                            peer.Peer.refresh, and nowhere else
+"""

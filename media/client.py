@@ -7,6 +7,7 @@ and encodes, so it is no load generator (bench/media_load.py is). Nothing of the
 import asyncio
 import contextlib
 import fractions
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
     RTCPeerConnection,
-    RTCRtpSender,
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
@@ -29,6 +29,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from core.ids import ParticipantId
 from media.peer import Offer, OfferedTrack
+from media.sdp import CODECS, RTX_OF
 from media.tracks import TrackName
 
 AUDIO_RATE = 48_000
@@ -92,7 +93,7 @@ class Zero:
 
 
 class FlashTrack(_PacedTrack):
-    """A grey picture (`luma`, so that parties can be told apart) that flashes white every second."""
+    """A grey picture that flashes white every second; `luma` tells parties apart."""
 
     kind = "video"
     interval_s = 1 / VIDEO_FPS
@@ -202,11 +203,24 @@ def _loudness(frame: av.AudioFrame) -> float:
     return sum(map(abs, samples)) / max(1, len(samples))
 
 
+class _Lent(MediaStreamTrack):
+    """A track for the time of one connection: aiortc stops what it was given when it closes, and
+    ours has to go on in the next leg."""
+
+    def __init__(self, owned: MediaStreamTrack) -> None:
+        super().__init__()
+        self.kind = owned.kind
+        self.owned = owned
+
+    async def recv(self) -> Any:  # Any: av.Frame or av.Packet, whatever the owned track gives
+        return await self.owned.recv()
+
+
 class RtcClient:
     """One participant: sends `tracks`, receives whatever it is offered.
 
     Use `answer = await client.accept(offer)` for every offer and hand the answer to the peer.
-    `codec` ("video/VP8" or "video/H264") is the video codec it will use, where it matters.
+    `codec` ("video/VP8" or "video/H264") makes it a client that knows no other video codec.
     """
 
     def __init__(
@@ -236,7 +250,8 @@ class RtcClient:
             self._pc.on("track", self._track_started)
             self._leg = offer.leg
         self._offered = {track.mid: track for track in offer.tracks}
-        await self.pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        sdp = offer.sdp if self._codec is None else _with_only(self._codec, offer.sdp)
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         for transceiver in self.pc.getTransceivers():
             track = self._offered.get(transceiver.mid or "")
             if track is not None and track.direction == "send" and track.name in self.tracks:
@@ -258,17 +273,10 @@ class RtcClient:
             track.stop()
 
     def _send_on(self, transceiver: RTCRtpTransceiver, name: TrackName) -> None:
-        # aiortc's types say that a sender always has a track; a fresh transceiver's has none.
-        present: MediaStreamTrack | None = transceiver.sender.track
-        if present is not self.tracks[name]:
-            transceiver.sender.replaceTrack(self.tracks[name])
+        present = transceiver.sender.track
+        if not isinstance(present, _Lent) or present.owned is not self.tracks[name]:
+            transceiver.sender.replaceTrack(_Lent(self.tracks[name]))
         transceiver.direction = "sendonly"
-        if self._codec is not None and transceiver.kind == "video":
-            wanted = (self._codec.lower(), "video/rtx")
-            capabilities = RTCRtpSender.getCapabilities("video")
-            transceiver.setCodecPreferences(
-                [c for c in capabilities.codecs if c.mimeType.lower() in wanted]
-            )
 
     def _track_started(self, track: MediaStreamTrack) -> None:
         for transceiver in self.pc.getTransceivers():
@@ -292,6 +300,25 @@ class RtcClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.received.clear()
+
+
+def _with_only(mime: str, sdp: str) -> str:
+    """The offer as a client sees it that knows but one video codec."""
+    foreign = {
+        str(number)
+        for codec in CODECS.values()
+        if codec.mime.startswith("video/") and codec.mime != mime
+        for number in (codec.payload_type, RTX_OF[codec.payload_type])
+    }
+    kept = []
+    for line in sdp.split("\r\n"):
+        number = re.match(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ", line)
+        if number is not None and number[1] in foreign:
+            continue
+        if line.startswith("m=video"):
+            line = " ".join(word for word in line.split(" ") if word not in foreign)  # noqa: PLW2901
+        kept.append(line)
+    return "\r\n".join(kept)
 
 
 async def _consume(track: MediaStreamTrack, received: ReceivedTrack) -> None:

@@ -5,6 +5,7 @@ import os
 import pytest
 from pylibsrtp import ERRORS, Policy
 
+from media.rtp import build_pli
 from media.srtp import (
     MAX_PLAIN_BYTES,
     STATUS_AUTH_FAIL,
@@ -18,7 +19,6 @@ from media.srtp import (
     unprotect,
     unprotect_rtcp,
 )
-from media.rtp import build_pli
 from tests.support.relay import rtp
 
 PROFILES = {
