@@ -6,4 +6,9 @@ export const scheduleRoutes: RouteRecordRaw[] = [
     component: () => import('./SchedulePage.vue'),
     meta: { title: 'schedule.title' },
   },
+  {
+    path: '/schedule/new',
+    component: () => import('./PublishPage.vue'),
+    meta: { title: 'schedule.publish.title' },
+  },
 ];

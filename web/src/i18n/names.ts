@@ -1,0 +1,16 @@
+// Names of offices and titles in the page's language. Nobody's own name is ever needed here.
+import type { OfficialView, OrgUnitView } from '@/wire/api';
+import type { Locale } from './index';
+
+type Named = Pick<OrgUnitView, 'name_zh' | 'name_bo' | 'name_en'>;
+type Titled = Pick<OfficialView, 'title_zh' | 'title_bo' | 'title_en'>;
+
+export function unitName(unit: Named, locale: Locale): string {
+  if (locale === 'en') return unit.name_en;
+  return (locale === 'bo' && unit.name_bo) || unit.name_zh;
+}
+
+export function officialTitle(official: Titled, locale: Locale): string {
+  if (locale === 'en') return official.title_en;
+  return (locale === 'bo' && official.title_bo) || official.title_zh;
+}
