@@ -6,6 +6,8 @@ Each command imports what it needs when it runs, so that `reception --help` is q
 import asyncio
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -108,6 +110,60 @@ def bench_media(
         f"{result['lost']} packets lost, delay p50 {result['delay_ms']['p50']:.2f} ms, "
         f"p99 {result['delay_ms']['p99']:.2f} ms"
     )
+
+
+Directory = Annotated[
+    Path, typer.Argument(help="A recording's directory, e.g. var/recordings/<id>.")
+]
+
+
+@recording.command("inspect")
+def recording_inspect(directory: Directory, as_json: AsJson = False) -> None:
+    """What is in a recording: journals, tracks, marks, gaps. Works on a live or torn one too."""
+    from media import manifest
+
+    if as_json:
+        typer.echo(json.dumps(manifest.inspect(directory), ensure_ascii=False))
+    else:
+        typer.echo(manifest.inspect_text(directory))
+
+
+@recording.command("verify")
+def recording_verify(directory: Directory, as_json: AsJson = False) -> None:
+    """Read everything again and compare it with the manifest. Changes nothing."""
+    from media import manifest
+
+    result = manifest.verify(directory)
+    if as_json:
+        typer.echo(json.dumps(asdict(result), ensure_ascii=False))
+    else:
+        for problem in result.problems:
+            typer.echo(f"{problem.path}: {problem.words}")
+        typer.echo(f"{result.journals} journals, {len(result.problems)} problems")
+    if result.problems:
+        raise typer.Exit(1)
+
+
+@recording.command("recover")
+def recording_recover(directory: Directory) -> None:
+    """Cut torn tails, seal, write the manifest: what a restart does by itself. Idempotent."""
+    from media import manifest
+
+    book = manifest.recover(directory)
+    typer.echo(f"sealed: {len(book.journals)} journals")
+
+
+@recording.command("recompose")
+def recording_recompose(
+    directory: Directory,
+    out: Annotated[Path, typer.Argument(help="Where the files go; made if missing.")],
+) -> None:
+    """Make the playable files again from the journals, apart from the ones in use."""
+    from media.mux import mux
+
+    result = mux(directory, out)
+    for file in result.files:
+        typer.echo(f"{out / file.path}  {file.duration_ms / 1000:.1f} s  {file.label}")
 
 
 @drill.command("booking")

@@ -9,6 +9,7 @@ whose wall clock is set to that past day.
 import secrets
 import socket
 import tempfile
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -55,24 +56,39 @@ PAST_AT = time(9, 33)
 TALK_S = 24
 
 
-async def seed(settings: Settings) -> None:
-    """Fill the database at `settings.database`; one that has an org tree is left alone."""
-    configure_logging(level="WARNING")
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """What must be known to use a fresh prefecture: one password for all, a code per kiosk."""
+
+    password: str
+    kiosk_codes: dict[str, str]
+    """County code → enrolment code of its kiosk."""
+
+
+async def found(settings: Settings) -> Founding | None:
+    """Write org tree, offices, accounts and kiosks into an empty database; None if it is not."""
     settings.var_dir.mkdir(parents=True, exist_ok=True)
     await upgrade(settings.database)
     database = Database(settings.database)
-    clock = SystemClock()
     try:
         async with database.transaction() as tx:
             if await tx.scalar(select(OrgUnit.id).limit(1)) is not None:
-                return
+                return None
             password = secrets.token_urlsafe(9)
             await _write_prefecture(tx, password)
-            codes = await _write_kiosks(tx, clock)
+            codes = await _write_kiosks(tx, SystemClock())
     finally:
         await database.close()
     _keep_sign_ins(settings, password)
-    await _live_through(settings, password, codes, clock)
+    return Founding(password, codes)
+
+
+async def seed(settings: Settings) -> None:
+    """Found the demo prefecture and live through some of its days; a founded one is left alone."""
+    configure_logging(level="WARNING")
+    founding = await found(settings)
+    if founding is not None:
+        await _live_through(settings, founding, SystemClock())
 
 
 def print_welcome(settings: Settings) -> None:
@@ -166,9 +182,7 @@ async def _write_kiosks(tx: AsyncSession, clock: Clock) -> dict[str, str]:
     return codes
 
 
-async def _live_through(
-    settings: Settings, password: str, codes: dict[str, str], clock: Clock
-) -> None:
+async def _live_through(settings: Settings, founding: Founding, clock: Clock) -> None:
     """Hold the past talks, then publish and book what is to come."""
     today = clock.now().astimezone(LOCAL_ZONE).date()
     with tempfile.TemporaryDirectory() as folder:
@@ -179,12 +193,12 @@ async def _live_through(
             shift = datetime.combine(day, PAST_AT, LOCAL_ZONE) - clock.now()
             async with (
                 serving(_apart(settings), clock=ShiftedClock(shift)) as url,
-                Desk(url, password) as desk,
+                Desk(url, founding.password) as desk,
             ):
                 day_id = await desk.publish(official, day, time(9), time(12), topics=TOPICS)
-                rehearsal = Rehearsal(desk, official, visit, codes[visit.county])
+                rehearsal = Rehearsal(desk, official, visit, founding.kiosk_codes[visit.county])
                 await rehearsal.hold(day_id, TALK_S, Path(folder))
-    async with serving(_apart(settings), clock=clock) as url, Desk(url, password) as desk:
+    async with serving(_apart(settings), clock=clock) as url, Desk(url, founding.password) as desk:
         await _publish_coming(desk, today, clock)
 
 
