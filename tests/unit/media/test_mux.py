@@ -141,7 +141,7 @@ def test_repaired_loss_costs_no_sound_and_no_picture(tmp_path: Path) -> None:
 
 def test_unrepaired_loss_loses_only_what_never_arrived(tmp_path: Path) -> None:
     clip = talking_head(8.0)
-    line = Line(loss=0.05, is_repaired=False, seed=11)
+    line = Line(loss=0.02, is_repaired=False, seed=11)
     result, out = mux_of(tmp_path, [Speaker(KIOSK, clip, line=line)])
     found = file_of(result, KIOSK)
     with journal.open_journal(journal.journals_in(tmp_path / "rec")[0]) as reader:
