@@ -213,14 +213,18 @@ class Hub:
     async def _new_room(self, grant: Grant) -> RoomHost:
         room_id = RoomId(grant.room_id)
         lease = await self._lease(room_id)
-        room = Room(room_id, self._rules(first_leg=1))
+        room = Room(room_id, self._rules(first_leg=1), self._now_ms())
         host = RoomHost(
             self._tools, room, self._node.open_room(room_id), lease=lease,
             appointment_id=AppointmentId(grant.appointment_id), official_id=grant.official_id,
         )  # fmt: skip
         self._hosts[room_id] = host
+        host.feed(Tick())  # starts its clock: whoever had it opened may be gone already
         log.info("room_opened", room_id=room_id)
         return host
+
+    def _now_ms(self) -> int:
+        return self.services.clock.monotonic_ns() // 1_000_000
 
     def _rules(self, *, first_leg: int) -> Rules:
         settings = self.services.settings
@@ -267,9 +271,8 @@ class Hub:
             slot_ends_at=survivor.slot_ends_at, participants=survivor.participants,
         )  # fmt: skip
         rules = self._rules(first_leg=1 + (survivor.epoch - 1) * LEGS_PER_EPOCH)
-        now_ms = self.services.clock.monotonic_ns() // 1_000_000
         host = RoomHost(
-            self._tools, Room.restored(room_id, rules, live, now_ms),
+            self._tools, Room.restored(room_id, rules, live, self._now_ms()),
             self._node.open_room(room_id), lease=lease, official_id=survivor.official_id,
             appointment_id=survivor.appointment_id, survivor=survivor,
         )  # fmt: skip

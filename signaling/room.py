@@ -90,6 +90,8 @@ MAX_SEATS = 12
 """A reception, not a hall; every seat costs forwarding to every other."""
 MAX_UNANSWERED_OFFERS = 3
 LEG_SPACING_MS = 1_000
+FIRST_ENTRY_MS = 10_000
+"""How long a new room waits for the one who had it opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class _No(ReceptionError):
 class Room:
     """One room. `handle` is the only way in; everything else reads."""
 
-    def __init__(self, room_id: RoomId, rules: Rules) -> None:
+    def __init__(self, room_id: RoomId, rules: Rules, now_ms: int) -> None:
         self.room_id = room_id
         self.rules = rules
         self.state = RoomState.WAITING
@@ -140,7 +142,8 @@ class Room:
         self._countdown_due_ms: int | None = None
         self._opening: tuple[Grant, ...] | None = None  # StartSession is with the host
         self._restored: frozenset[ParticipantId] = frozenset()
-        self._restored_due_ms: int | None = None  # until then an empty restored room is held
+        # Until then an empty room is held: someone is on the way, for the first time or back.
+        self._held_until_ms: int | None = now_ms + FIRST_ENTRY_MS
         self._is_quiet = False  # restored, and nobody has come back yet
         self._disposed = False
         self._out: list[Effect] = []
@@ -148,14 +151,14 @@ class Room:
     @classmethod
     def restored(cls, room_id: RoomId, rules: Rules, session: LiveSession, now_ms: int) -> "Room":
         """The room of a session whose node was restarted: live, empty, for the grace time."""
-        room = cls(room_id, rules)
+        room = cls(room_id, rules, now_ms)
         room.state = RoomState.LIVE
         room.session_id = session.session_id
         room.live_since = session.started_at
         room.slot_ends_at = session.slot_ends_at
         room._t0_ms = now_ms - session.elapsed_ms
         room._restored = session.participants
-        room._restored_due_ms = now_ms + rules.grace_ms
+        room._held_until_ms = now_ms + rules.grace_ms
         room._is_quiet = True
         return room
 
@@ -181,7 +184,7 @@ class Room:
 
     def due_ms(self) -> int | None:
         """When a `Tick` is next worth sending; None if nothing waits for time."""
-        times = [self._countdown_due_ms, self._restored_due_ms]
+        times = [self._countdown_due_ms, self._held_until_ms]
         for seat in self._taken():
             times.append(seat.offer.due_ms)
             if seat.gone_since_ms is not None and not self.is_over:
@@ -316,6 +319,8 @@ class Room:
             publishing=first_tracks(grant), seq=0 if old is None else old.seq,
         )  # fmt: skip
         self.seats[seat.participant_id] = seat
+        if self.state is not RoomState.LIVE:
+            self._held_until_ms = None
         self.slot_ends_at = self.slot_ends_at or grant.slot_ends_at
         return seat
 
@@ -631,10 +636,10 @@ class Room:
             self._out.append(NoteDeparture(seat.participant_id))
 
     def _end_if_empty(self, now_ms: int) -> None:
-        if self._restored_due_ms is not None:
-            if now_ms < self._restored_due_ms:
+        if self._held_until_ms is not None:
+            if now_ms < self._held_until_ms:
                 return  # others may still be on their way back
-            self._restored_due_ms = None
+            self._held_until_ms = None
         if self.is_over or any(self._taken()):
             return
         if self._is_quiet:
@@ -653,7 +658,7 @@ class Room:
     def _end(self, reason: EndReason, now_ms: int) -> None:
         self._end_reason = reason
         self._countdown_due_ms = None
-        self._restored_due_ms = None
+        self._held_until_ms = None
         if self._opening is not None:
             return  # decided when the host says whether there is a Session to end
         if self.session_id is None:
