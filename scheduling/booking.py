@@ -98,12 +98,12 @@ async def hold_slot(
     """
     slot, day = await _slot_and_day(tx, slot_id)
     _refuse_unbookable(slot, day, now=now)
-    await _make_room_for_one(tx, slot_id, holder=holder, now=now)
     token = secrets.token_urlsafe(24)
     if not await _claim(
         tx, slot_id, token=token, holder=holder.actor, now=now, expires_at=now + ttl
     ):
         raise SlotTaken("This time has just been taken. Please choose another.", slot_id=slot_id)
+    await _keep_within_limit(tx, slot_id, holder=holder, now=now)
     return HeldSlot(token, slot, now + ttl)
 
 
@@ -149,7 +149,8 @@ async def confirm(
     check_party(form.party, people_total=form.people_total, max_representatives=max_representatives)
     await _refuse_stranger(tx, day, county, form.kiosk_id)
     if not await _make_permanent(tx, form.hold_token, now=now):
-        raise _expired()
+        # Expired, or the same form sent twice at once and the other one was a moment faster.
+        return await _confirmed_before(tx, slot.id, actor=actor)
     number = await _next_number(tx, county, day.day)
     appointment = Appointment(
         id=AppointmentId(new_id()), number=number, state=AppointmentState.CONFIRMED,
@@ -307,10 +308,13 @@ async def _make_permanent(tx: AsyncSession, token: str, *, now: datetime) -> boo
     return _changed_one(confirmed)
 
 
-async def _make_room_for_one(
+async def _keep_within_limit(
     tx: AsyncSession, slot_id: str, *, holder: Staff | KioskDevice, now: datetime
 ) -> None:
-    """Keep the holder within its limit, with its row locked so that two requests cannot slip by."""
+    """Hold a new claim against what the holder has already; a refusal takes the claim back.
+
+    The holder's row is locked, so that two requests of one holder cannot slip by each other.
+    """
     mine = (Hold.holder == holder.actor) & Hold.confirmed_at.is_(None) & (Hold.slot_id != slot_id)
     if isinstance(holder, KioskDevice):
         await tx.execute(
