@@ -102,7 +102,9 @@ TEMPLATE = """\
 }
 #let en(words) = text(size: 8pt, fill: luma(70), lang: "en", words)
 #let label(zh, tibetan, english) = [#text(size: 9pt, zh) #h(3pt) #en(english) #bo(tibetan)]
-#let three(name) = [*#name.at(0)* #bo(name.at(1)) #en(name.at(2))]
+#let below(words) = if words != none { bo(words) } else { linebreak() }
+#let cell(zh, tibetan, english) = [#text(size: 9pt, zh) #below(tibetan) #en(english)]
+#let three(name) = [*#name.at(0)* #below(name.at(1)) #en(name.at(2))]
 #let rule = line(length: 100%, stroke: 0.6pt)
 
 #align(center)[
@@ -112,7 +114,7 @@ TEMPLATE = """\
   #label("编号", "ཨང་གྲངས།", "case number")
   #text(size: 11.5pt, weight: "bold", data.number)
 
-  #label("查询码", none, "query code")
+  #label("查询码", none, "query code") \\
   #text(size: 19pt, weight: "bold", tracking: 0.6pt, data.code)
   #v(1mm)
   #image(bytes(data.qr), format: "svg", width: 34mm)
@@ -121,9 +123,9 @@ TEMPLATE = """\
 ]
 #rule
 #grid(columns: (20mm, 1fr), row-gutter: 3mm, column-gutter: 2mm,
-  label("登记日期", "ཚེས་གྲངས།", "registered"), [#data.opened],
-  label("接访领导", none, "received by"), three(data.official),
-  label("现由", none, "now with"), three(data.holder),
+  cell("登记日期", "ཚེས་གྲངས།", "registered"), [#data.opened],
+  cell("接访领导", none, "received by"), three(data.official),
+  cell("现承办", none, "now with"), three(data.holder),
 )
 #rule
 #text(weight: "bold")[您的诉求和答复] #en[What you asked, what was said]
@@ -136,8 +138,8 @@ TEMPLATE = """\
     *#(position + 1). #demand.text*
     #if demand.outcome != none [\\ #demand.outcome.at(0) #en(demand.outcome.at(1))]
     #if demand.answer != none [\\ #demand.answer]
-    #if demand.owner != none [\\ 责任单位 #en[who:] #three(demand.owner)]
-    #if demand.due != none [\\ 期限 #en[by:] *#demand.due* #en(demand.due_iso)]
+    #if demand.owner != none [\\ 责任单位 #en[who] #h(3pt) #three(demand.owner)]
+    #if demand.due != none [\\ 期限 #en[by] #h(3pt) *#demand.due* #en(demand.due_iso)]
   ]
 }
 #rule
