@@ -11,7 +11,7 @@ RFC 5764 (DTLS-SRTP), 8842 (SDP for DTLS).
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from aiortc.rtcdtlstransport import (
     SRTP_AEAD_AES_128_GCM,
@@ -74,12 +74,12 @@ class _DatagramPipe:
             self._send_datagram(data)
 
 
-class DtlsServer:
+class DtlsAssociation:
     """One leg's DTLS association.
 
     `send(datagram)` must not block. `on_connected(inbound, outbound, profile name)` comes once;
     `on_closed(reason)` comes at most once, with `dtls_failed` or `closed` (the client said so).
-    Nothing is called after `aclose()`.
+    Nothing is called after `aclose()`. Only the load generator takes the client's role.
     """
 
     def __init__(
@@ -89,11 +89,12 @@ class DtlsServer:
         send: Callable[[bytes], None],
         on_connected: Callable[[SrtpSession, SrtpSession, str], None],
         on_closed: Callable[[str], None],
+        role: Literal["server", "client"] = "server",
     ) -> None:
         self._pipe = _DatagramPipe(send)
         # The cast is the duck-typing this file exists for.
         self._transport = RTCDtlsTransport(cast(RTCIceTransport, self._pipe), [certificate])
-        self._transport._set_role("server")
+        self._transport._set_role(role)
         self._transport._srtp_profiles = PROFILES
         self._transport.on("statechange", self._state_changed)
         self._on_connected = on_connected
@@ -140,7 +141,9 @@ class DtlsServer:
             association: Any = self._transport._ssl
             profile = association.get_selected_srtp_profile().decode()
             self._on_connected(
-                SrtpSession(self._transport._rx_srtp), SrtpSession(self._transport._tx_srtp), profile
+                SrtpSession(self._transport._rx_srtp),
+                SrtpSession(self._transport._tx_srtp),
+                profile,
             )
         elif state is State.FAILED:
             self._finish("dtls_failed")

@@ -19,7 +19,7 @@ from aioice.ice import get_host_addresses
 
 from core.clock import Clock
 from core.ids import ParticipantId, RoomId
-from media.dtls import DtlsServer, fingerprint_of, new_certificate
+from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
 from media.events import MediaEvent
 from media.feedback import Feedback
 from media.ice import AddressBook, answer_check
@@ -80,7 +80,7 @@ class MediaNode:
         self.fingerprint = fingerprint_of(self._certificate)
         self.drops: Counter[str] = Counter()
         self._legs_by_ufrag: dict[str, Leg] = {}
-        self._dtls_by_ufrag: dict[str, DtlsServer] = {}
+        self._dtls_by_ufrag: dict[str, DtlsAssociation] = {}
         self._book: AddressBook[Leg] = AddressBook()
         self._rooms: dict[RoomId, MediaRoom] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -250,27 +250,27 @@ class MediaNode:
         leg: Leg,
         on_connected: Callable[[SrtpSession, SrtpSession, str], None],
         on_closed: Callable[[str], None],
-    ) -> DtlsServer:
+    ) -> DtlsAssociation:
         """Make `leg` reachable by its ICE name and give it a DTLS association."""
 
         def send(datagram: bytes) -> None:
             if leg.address is not None:
                 self._socket.send(datagram, leg.address)
 
-        dtls = DtlsServer(
+        dtls = DtlsAssociation(
             self._certificate, send=send, on_connected=on_connected, on_closed=on_closed
         )
         self._legs_by_ufrag[leg.credentials.ufrag] = leg
         self._dtls_by_ufrag[leg.credentials.ufrag] = dtls
         return dtls
 
-    def detach(self, leg: Leg, dtls: DtlsServer) -> None:
+    def detach(self, leg: Leg, dtls: DtlsAssociation) -> None:
         """Forget `leg`; its DTLS goodbye is sent in the background."""
         task = asyncio.create_task(self._close_leg(leg, dtls), name="dtls close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _close_leg(self, leg: Leg, dtls: DtlsServer) -> None:
+    async def _close_leg(self, leg: Leg, dtls: DtlsAssociation) -> None:
         try:
             await dtls.aclose()
         finally:
@@ -353,6 +353,10 @@ class MediaRoom:
             peer.leave()
         self.recorder = None
         self._node.forget_room(self.room_id)
+
+    def peers(self) -> list[Peer]:
+        """Who is here, in the order in which they came."""
+        return list(self._peers.values())
 
     def stats(self) -> list[PeerStats]:
         return [peer.stats() for peer in self._peers.values()]

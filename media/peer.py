@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import structlog
 
 from core.ids import ParticipantId
-from media.dtls import DtlsServer
+from media.dtls import DtlsAssociation
 from media.events import (
     MediaEvent,
     OfferNeeded,
@@ -93,9 +93,9 @@ class Transports(Protocol):
         leg: Leg,
         on_connected: Callable[[SrtpSession, SrtpSession, str], None],
         on_closed: Callable[[str], None],
-    ) -> DtlsServer: ...
+    ) -> DtlsAssociation: ...
 
-    def detach(self, leg: Leg, dtls: DtlsServer) -> None: ...
+    def detach(self, leg: Leg, dtls: DtlsAssociation) -> None: ...
 
     def open_track(self, publication: Publication) -> None: ...
 

@@ -1,4 +1,4 @@
-"""A router between two clients without sockets: real SRTP, hand-made packets, time as an argument."""
+"""A router between two clients without sockets: real SRTP, hand-made packets, given times."""
 
 import os
 from dataclasses import dataclass, field

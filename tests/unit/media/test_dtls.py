@@ -10,7 +10,7 @@ from aiortc.rtcdtlstransport import (
     RTCDtlsTransport,
 )
 
-from media.dtls import DtlsServer, fingerprint_of, new_certificate
+from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
 from media.srtp import PacketBuffer, SrtpSession, unprotect
 from tests.support.relay import rtp
 
@@ -22,7 +22,7 @@ class ClientPipe:
 
     def __init__(self) -> None:
         self.inbox: asyncio.Queue[bytes] = asyncio.Queue()
-        self.server: DtlsServer | None = None
+        self.server: DtlsAssociation | None = None
 
     async def _recv(self) -> bytes:
         return await self.inbox.get()
@@ -33,7 +33,7 @@ class ClientPipe:
 
 
 class Handshake:
-    """A DtlsServer and an aiortc client joined by two queues."""
+    """A DtlsAssociation and an aiortc client joined by two queues."""
 
     def __init__(self) -> None:
         self.pipe = ClientPipe()
@@ -45,7 +45,7 @@ class Handshake:
             asyncio.get_running_loop().create_future()
         )
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.server = DtlsServer(
+        self.server = DtlsAssociation(
             self.server_certificate,
             send=self.pipe.inbox.put_nowait,
             on_connected=lambda *keys: self.connected.set_result(keys),
