@@ -122,3 +122,8 @@ export function fileSize(bytes: number): string {
   }
   return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
 }
+
+/** `09:00:00` from the server → `09:00`. */
+export function timeOfDay(time: string): string {
+  return time.slice(0, 5);
+}

@@ -377,7 +377,10 @@ export interface components {
         };
         /**
          * Resumed
-         * @description `room` is given when missed messages cannot be replayed one by one (or after a restart).
+         * @description What was missed follows one by one; if it cannot (or after a restart), `room` is given.
+         *
+         *     `media` "kept": the server still hears this peer; a client that has lost its own half (a page
+         *     reload) says `media_lost`. "new_leg": an offer with a new leg follows.
          */
         Resumed: {
             /** Id */
