@@ -1,6 +1,6 @@
 """The result slip (结果单): what a person carries home from a talk.
 
-Number, query code and a QR code that opens the question page with both filled in; what was
+Number, query code and a QR code that opens the question page with the number filled in; what was
 promised, by whom, by when; the next deadline in plain words; whom to call. Chinese first, Tibetan
 names of offices on lines tall enough for them, English beneath. The slip names no petitioner: it
 may be lost on the bus. An 80 mm strip, as long as there is something to say.
@@ -56,11 +56,11 @@ async def slip_inputs(
 
 
 def question_url(base_url: str, case: Case) -> str:
-    """The public page with number and code filled in.
+    """The public page with the number filled in; whoever asks still types the code.
 
-    In the fragment, which a browser keeps to itself: neither reaches a server or its log.
+    In the fragment, which a browser keeps to itself: the number reaches no server log.
     """
-    return f"{base_url}/#{urlencode({'case': case.number, 'code': case.query_code})}"
+    return f"{base_url}/#{urlencode({'case': case.number})}"
 
 
 def in_words(day: date) -> str:
