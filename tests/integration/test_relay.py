@@ -225,3 +225,15 @@ async def test_the_self_test_passes_both_codecs() -> None:
         ("video/H264", True, ""),
     ]
     assert all(r.flash_delay_ms is not None and r.flash_delay_ms < 1000 for r in results)
+
+
+@pytest.mark.slow
+def test_the_load_generator_finds_every_packet_again() -> None:
+    from bench.media_load import run
+
+    result = run(calls=1, seconds=2)
+    assert result["lost"] == 0
+    assert result["packets_out"] >= result["packets_in"] * 0.9 > 200
+    assert result["cpu_s_per_call_min"] > 0
+    assert result["delay_ms"]["p50"] is not None
+    assert result["srtp_profile"] == "SRTP_AEAD_AES_128_GCM"

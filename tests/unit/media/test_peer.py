@@ -1,0 +1,367 @@
+"""A peer between its room and its transports: offers, legs, silence, loss. Time is an argument."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from core.ids import ParticipantId
+from media.events import (
+    MediaEvent,
+    OfferNeeded,
+    PeerBack,
+    PeerLost,
+    PeerSilent,
+    Quality,
+    SpeakingChanged,
+)
+from media.feedback import Feedback
+from media.journal import MarkKind
+from media.peer import CONSENT_NS, LISTENER_SILENT_AFTER_NS, SILENT_AFTER_NS, Offer, Peer
+from media.sdp import MAX_SECTIONS, OPUS, SdpRefused, StaleAnswer
+from media.srtp import SrtpSession
+from media.stats import judge
+from media.tables import Leg, Publication, Source
+from media.tracks import TrackName
+from tests.support.relay import GCM, MS, SECOND, ListeningTap
+
+CAMERA, MICROPHONE, DOCUMENT = TrackName.CAMERA, TrackName.MICROPHONE, TrackName.DOCUMENT
+FINGERPRINT = ":".join(["AB"] * 32)
+
+
+class StillDtls:
+    """An association that only remembers that it was begun."""
+
+    def __init__(self) -> None:
+        self.started_with: str | None = None
+
+    def start(self, fingerprint: str) -> None:
+        self.started_with = fingerprint
+
+
+class World:
+    """Room and transports in one: who publishes, what time it is, who was attached."""
+
+    def __init__(self) -> None:
+        self.is_live = False
+        self.recorder: World | None = None
+        self.taps: dict[tuple[str, int], ListeningTap] = {}
+        self.peers: list[Peer] = []
+        self.feedback = Feedback(lambda *_: None, lambda *_: None, lambda: None)
+        self.addresses: Sequence[tuple[str, int]] = [("192.0.2.1", 4000)]
+        self.fingerprint = FINGERPRINT
+        self.time_ns = 100 * SECOND
+        self.connect: dict[Leg, Callable[[SrtpSession, SrtpSession, str], None]] = {}
+        self.detached: list[Leg] = []
+        self._mids: dict[tuple[str, TrackName], str] = {}
+
+    def add(self, name: str, *publishes: TrackName) -> "tuple[Peer, list[MediaEvent]]":
+        events: list[MediaEvent] = []
+        peer = Peer(
+            self,
+            self,  # type: ignore[arg-type]  # StillDtls stands in for the association
+            ParticipantId(name),
+            label=name,
+            role="",
+            publishes=publishes,
+            on_event=events.append,
+        )
+        self.peers.append(peer)
+        self.publications_changed(peer)
+        return peer, events
+
+    def connected(self, name: str, *publishes: TrackName) -> "tuple[Peer, list[MediaEvent]]":
+        peer, events = self.add(name, *publishes)
+        accept(peer)
+        key = bytes(28)
+        self.connect[peer.leg](SrtpSession.inbound(key, GCM), SrtpSession.outbound(key, GCM), "GCM")
+        events.clear()
+        return peer, events
+
+    # As room.
+    def publications(self) -> Sequence[Publication]:
+        return [p for peer in self.peers for p in peer.published.values()]
+
+    def mid_of(self, participant_id: str, name: TrackName) -> str:
+        return self._mids.setdefault((participant_id, name), f"m{len(self._mids)}")
+
+    def publications_changed(self, by: Peer) -> None:
+        for peer in self.peers:
+            if peer is not by:
+                peer.offer_needed()
+
+    def party(self, participant_id: str, leg: int, label: str, role: str) -> ListeningTap:
+        return self.taps.setdefault((participant_id, leg), ListeningTap())
+
+    # As transports.
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def attach(self, leg: Leg, on_connected: Callable[..., None], on_closed: object) -> StillDtls:
+        self.connect[leg] = on_connected
+        return StillDtls()
+
+    def detach(self, leg: Leg, dtls: object) -> None:
+        self.detached.append(leg)
+
+    def open_track(self, publication: Publication) -> None:
+        pass
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def answer_to(offer: Offer, *, ufrag: str = "their", fingerprint: str = FINGERPRINT) -> str:
+    """The offer turned round."""
+    lines = []
+    for line in offer.sdp.split("\r\n"):
+        if line.startswith(("a=ssrc", "a=candidate", "a=ice-lite", "a=msid:")):
+            continue
+        turned = {"a=recvonly": "a=sendonly", "a=sendonly": "a=recvonly"}.get(line, line)
+        if line.startswith("a=ice-ufrag"):
+            turned = f"a=ice-ufrag:{ufrag}"
+        if line.startswith("a=fingerprint"):
+            turned = f"a=fingerprint:sha-256 {fingerprint}"
+        lines.append(turned.replace("actpass", "active"))
+    return "\r\n".join(lines)
+
+
+def accept(peer: Peer) -> Offer:
+    offer = peer.offer()
+    peer.answer(offer.revision, answer_to(offer))
+    return offer
+
+
+def feed(peer: Peer, name: TrackName) -> Source:
+    """As if the first packet of a publication had come."""
+    source = Source(77, peer.leg, peer.published[name], OPUS, 1)
+    peer.leg.sources[77] = source
+    peer.published[name].source = source
+    return source
+
+
+# -- Offers --------------------------------------------------------------------------------------
+
+
+def test_the_first_offer_takes_what_is_published_and_gives_what_others_publish(
+    world: World,
+) -> None:
+    world.add("villager", CAMERA, MICROPHONE)
+    official, _ = world.add("official", MICROPHONE)
+    offer = official.offer()
+    assert [(t.participant_id, t.name, t.direction) for t in offer.tracks] == [
+        ("official", MICROPHONE, "send"),
+        ("villager", CAMERA, "receive"),
+        ("villager", MICROPHONE, "receive"),
+    ]
+    assert (offer.revision, offer.leg) == (1, 1)
+
+
+def test_a_tracks_mid_is_the_same_for_everyone(world: World) -> None:
+    villager, _ = world.add("villager", CAMERA)
+    official, _ = world.add("official", CAMERA)
+    mids = {
+        peer.participant_id: {(t.participant_id, t.name): t.mid for t in peer.offer().tracks}
+        for peer in (villager, official)
+    }
+    assert mids["villager"] == mids["official"]
+
+
+def test_changes_during_a_negotiation_lead_to_one_offer_after_it(world: World) -> None:
+    villager, events = world.add("villager", CAMERA)
+    offer = villager.offer()
+    world.add("official", CAMERA)
+    world.add("desk", CAMERA)
+    assert events == []
+    villager.answer(offer.revision, answer_to(offer))
+    assert events == [OfferNeeded()]
+    assert len(accept(villager).tracks) == 3
+
+
+def test_a_track_taken_back_leaves_an_inactive_section_and_comes_back_to_it(world: World) -> None:
+    villager, events = world.connected("villager", CAMERA, DOCUMENT)
+    before = accept(villager)
+    villager.set_publishes([CAMERA])
+    assert events == [OfferNeeded()]
+    without = accept(villager)
+    assert [t.name for t in without.tracks] == [CAMERA]
+    assert without.sdp.count("m=") == before.sdp.count("m=")
+    assert "a=inactive" in without.sdp
+    villager.set_publishes([CAMERA, DOCUMENT])
+    assert accept(villager).tracks == before.tracks
+
+
+def test_a_room_too_full_for_one_description_leaves_the_newest_out(world: World) -> None:
+    desk, _ = world.add("desk")
+    for number in range(MAX_SECTIONS):
+        world.add(f"p{number}", CAMERA, MICROPHONE)
+    assert len(desk.offer().tracks) == MAX_SECTIONS
+
+
+def test_an_answer_to_a_replaced_offer_is_stale(world: World) -> None:
+    villager, _ = world.add("villager", CAMERA)
+    first = villager.offer()
+    second = villager.offer()
+    with pytest.raises(StaleAnswer):
+        villager.answer(first.revision, answer_to(first))
+    villager.answer(second.revision, answer_to(second))
+    with pytest.raises(StaleAnswer):
+        villager.answer(second.revision, answer_to(second))
+
+
+def test_a_refused_answer_may_be_followed_by_a_good_one(world: World) -> None:
+    villager, _ = world.add("villager", CAMERA)
+    offer = villager.offer()
+    with pytest.raises(SdpRefused):
+        villager.answer(offer.revision, answer_to(offer).replace("active", "passive"))
+    villager.answer(offer.revision, answer_to(offer))
+
+
+def test_another_certificate_within_a_leg_is_refused(world: World) -> None:
+    villager, _ = world.add("villager", CAMERA)
+    accept(villager)
+    again = villager.offer()
+    other = FINGERPRINT.replace("AB", "CD")
+    with pytest.raises(SdpRefused):
+        villager.answer(again.revision, answer_to(again, fingerprint=other))
+
+
+# -- The gate ------------------------------------------------------------------------------------
+
+
+def test_a_publication_reaches_connected_receivers_of_a_live_room_only(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    official, _ = world.connected("official")
+    absent, _ = world.add("desk")
+    accept(absent)  # negotiated, not connected
+    publication = villager.published[MICROPHONE]
+    assert publication.targets == ()
+    assert not publication.is_open
+    world.is_live = True
+    for peer in world.peers:
+        peer.go_live()
+    assert [t.leg for t in publication.targets] == [official.leg]
+    villager.set_muted(MICROPHONE, True)
+    assert publication.targets == ()
+    assert not publication.is_open
+    villager.set_muted(MICROPHONE, False)
+    assert [t.leg for t in publication.targets] == [official.leg]
+
+
+def test_a_mute_is_noted_once_and_ends_speech(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    world.is_live, world.recorder = True, world
+    villager.go_live()
+    villager.published[MICROPHONE].is_speaking = True
+    villager.set_muted(MICROPHONE, True)
+    villager.set_muted(MICROPHONE, True)
+    assert world.taps["villager", 1].marks == [MarkKind.JOIN, MarkKind.MUTE]
+    assert events == [SpeakingChanged(False)]
+
+
+def test_a_receiver_that_declines_a_track_is_not_sent_it(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    official, _ = world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    offer = official.offer()
+    official.answer(offer.revision, answer_to(offer).replace("a=recvonly", "a=inactive"))
+    assert villager.published[MICROPHONE].targets == ()
+
+
+# -- Legs ----------------------------------------------------------------------------------------
+
+
+def test_a_new_leg_has_fresh_credentials_and_the_same_publications(world: World) -> None:
+    villager, _ = world.connected("villager", CAMERA)
+    old, publication = villager.leg, villager.published[CAMERA]
+    before = villager.offer()
+    villager.new_leg()
+    after = villager.offer()
+    assert after.leg == 2
+    assert after.revision > before.revision
+    assert villager.leg.credentials != old.credentials
+    assert villager.published[CAMERA] is publication
+    assert after.tracks == before.tracks
+    assert world.detached == [old]
+    with pytest.raises(StaleAnswer):
+        villager.answer(before.revision, answer_to(before))
+
+
+def test_a_new_leg_of_a_receiver_replaces_its_subscriptions(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    official, _ = world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    official.new_leg()
+    assert villager.published[MICROPHONE].targets == ()
+    assert villager.published[MICROPHONE].subscriptions == []
+    accept(official)
+    assert [s.leg for s in villager.published[MICROPHONE].subscriptions] == [official.leg]
+
+
+def test_who_leaves_takes_everything_along(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    official, _ = world.connected("official")
+    world.is_live, world.recorder = True, world
+    villager.go_live()
+    publication = villager.published[MICROPHONE]
+    villager.leave()
+    assert publication.targets == ()
+    assert not publication.is_open
+    assert official.leg.subscriptions == {}
+    assert world.taps["villager", 1].marks[-1] is MarkKind.LEAVE
+    assert villager.leg.tap is None
+
+
+# -- Silence and loss ----------------------------------------------------------------------------
+
+
+def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    feed(villager, MICROPHONE)
+    villager.check(world.time_ns + SILENT_AFTER_NS)
+    assert events == []
+    villager.check(world.time_ns + SILENT_AFTER_NS + 100 * MS)
+    villager.check(world.time_ns + SILENT_AFTER_NS + 300 * MS)
+    assert events == [PeerSilent(1600)]
+    villager.leg.last_packet_ns = world.time_ns + 2 * SECOND
+    villager.check(world.time_ns + 2 * SECOND)
+    assert events == [PeerSilent(1600), PeerBack()]
+
+
+def test_who_only_listens_or_is_muted_is_given_longer(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    feed(villager, MICROPHONE)
+    villager.set_muted(MICROPHONE, True)
+    villager.check(world.time_ns + 3 * SECOND)
+    assert events == []
+    villager.check(world.time_ns + LISTENER_SILENT_AFTER_NS + SECOND)
+    assert [type(e) for e in events] == [PeerSilent]
+
+
+def test_consent_is_lost_after_thirty_seconds_and_said_once(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    villager.check(world.time_ns + CONSENT_NS)
+    villager.check(world.time_ns + CONSENT_NS + 1)
+    villager.check(world.time_ns + CONSENT_NS + SECOND)
+    assert [e for e in events if isinstance(e, PeerLost)] == [PeerLost("no_consent")]
+    assert not villager.leg.is_connected
+    assert villager.stats().state == "lost"
+
+
+def test_who_answers_but_never_connects_is_lost_too(world: World) -> None:
+    villager, events = world.add("villager", MICROPHONE)
+    villager.check(world.time_ns + 10 * CONSENT_NS)
+    assert events == []  # has not even answered: that is signaling's patience
+    accept(villager)
+    villager.check(world.time_ns + CONSENT_NS + 1)
+    assert events == [PeerLost("never_connected")]
+
+
+def test_quality_is_a_word_for_loss_and_delay() -> None:
+    assert judge(loss=0.0, round_trip_ms=40) is Quality.GOOD
+    assert judge(loss=0.05, round_trip_ms=40) is Quality.FAIR
+    assert judge(loss=0.0, round_trip_ms=400) is Quality.FAIR
+    assert judge(loss=0.2, round_trip_ms=40) is Quality.POOR
