@@ -162,12 +162,13 @@ async def confirm(
         device_checked_at=None, called_at=None, session_id=None, ended_at=None, cancel_reason=None,
     )  # fmt: skip
     tx.add(appointment)
+    slot_id = slot.id  # a refusal rolls back, and `slot` can no longer be asked
     try:
         await tx.flush()
     except IntegrityError as error:
         if violates(error, "uq_appointments_slot_in_use", "appointments.slot_id"):
             raise SlotTaken(
-                "This time has just been taken. Please choose another.", slot_id=slot.id
+                "This time has just been taken. Please choose another.", slot_id=slot_id
             ) from error
         raise
     tx.add_all(

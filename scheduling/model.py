@@ -154,7 +154,9 @@ class Appointment(Base):
     notice_language: Mapped[str | None] = mapped_column(String(8))
     notice_shown_at: Mapped[datetime | None]
     notice_read_aloud: Mapped[bool | None]
-    device_check: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # schemas.DeviceCheck
+    device_check: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True)  # schemas.DeviceCheck
+    )
     device_checked_at: Mapped[datetime | None]
     called_at: Mapped[datetime | None]
     session_id: Mapped[str | None] = mapped_column(String(32), index=True)
