@@ -178,6 +178,7 @@ class ReceivedTrack:
     frames: int = 0
     first_at: float | None = None  # time.monotonic()
     last_frame: av.VideoFrame | av.AudioFrame | None = None
+    darkest_luma: float = 255.0  # of the picture between flashes: tells parties apart
     flashes_at: list[float] = field(default_factory=list)
     beeps_at: list[float] = field(default_factory=list)
     _was_marked: bool = False
@@ -189,7 +190,9 @@ class ReceivedTrack:
         self.first_at = self.first_at or now
         self.last_frame = frame
         if isinstance(frame, av.VideoFrame):
-            is_marked, marks = mean_luma(frame) > 180, self.flashes_at
+            luma = mean_luma(frame)
+            self.darkest_luma = min(self.darkest_luma, luma)
+            is_marked, marks = luma > (self.darkest_luma + WHITE_LUMA) / 2, self.flashes_at
         else:
             is_marked, marks = _loudness(frame) > 2000, self.beeps_at
         if is_marked and not self._was_marked:
