@@ -1,20 +1,18 @@
 """The one picture people watch: all parties side by side, their sound mixed, time burnt in.
 
-ffmpeg-python builds the graphs and only compiles them; `media/ffmpeg.py` runs them. In a child
-process: `python -m media.compose JOB.json`, progress as JSON lines. Everything is placed by the
-files' `offset_ms`; a picture that stops is held, a party that is not there is black.
+ffmpeg-python builds the graphs and only compiles them; `media/ffmpeg.py` runs them, in a child
+process (`media/finishing.py`). Everything is placed by the files' `offset_ms`; a picture that stops
+is held, a party that is not there is black.
 """
 
-import json
 import math
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import ffmpeg
 from fontTools.ttLib import TTCollection, TTFont, TTLibError
@@ -331,53 +329,3 @@ def _muxed(directory: Path) -> MuxResult:
     if result is None:
         raise NothingToCompose("The recording's files have not been made yet.")
     return result
-
-
-def main(argv: list[str]) -> int:
-    """`python -m media.compose JOB.json`; the job's fields are `_Job`'s."""
-    if len(argv) != 1:
-        sys.stderr.write("usage: python -m media.compose JOB.json\n")
-        return 2
-
-    def tell(stage: str, percent: int) -> None:
-        sys.stdout.write(json.dumps({"stage": stage, "percent": percent}) + "\n")
-        sys.stdout.flush()
-
-    job = _Job(**json.loads(Path(argv[0]).read_bytes()))
-    directory = Path(job.directory)
-    try:
-        if job.product == "poster":
-            poster(directory, ffmpeg_path=job.ffmpeg)
-            tell("poster", 100)
-        else:
-            caption = Caption(
-                job.case_number,
-                datetime.fromisoformat(job.started_at),
-                Path(job.font) if job.font else None,
-            )
-            compose(
-                directory,
-                caption,
-                ffmpeg_path=job.ffmpeg,
-                progress=lambda percent: tell("compose", percent),
-            )
-    except (ReceptionError, OSError) as problem:
-        words = problem.message if isinstance(problem, ReceptionError) else str(problem)
-        details = problem.details if isinstance(problem, ReceptionError) else {}
-        sys.stdout.write(json.dumps({"error": words, "details": details}) + "\n")
-        return 1
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    product: Literal["poster", "composed"]
-    directory: str
-    ffmpeg: str
-    case_number: str = ""
-    started_at: str = "1970-01-01T00:00:00+00:00"
-    font: str = ""
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -126,7 +126,7 @@ def _supervise(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_restrain,  # noqa: PLW1509  the caller is a single-threaded child process
+            preexec_fn=restrain,  # noqa: PLW1509  the caller is a single-threaded child process
         ) as process,
         selectors.DefaultSelector() as selector,
     ):
@@ -180,10 +180,10 @@ def _percent(lines: list[str], duration_ms: int) -> int | None:
     return None
 
 
-def _restrain() -> None:
-    """In the child before exec: polite, bounded, and dead when its parent is."""
+def restrain() -> None:
+    """Make this process polite, bounded, and dead when its parent is. For child processes only."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # absolute: a child of a child is no lower
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -21,7 +21,7 @@ import av
 
 from core.errors import ReceptionError
 from core.ids import ParticipantId
-from media import depayload, journal, manifest, speech
+from media import depayload, ffmpeg, journal, manifest, speech
 from media.container import Format, Sample, write_container
 from media.depayload import Frame, H264Depayloader, VideoDepayloader, Vp8Depayloader
 from media.index import Leg, TrackIndex, index_leg, packets, timeline_maps
@@ -530,4 +530,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    ffmpeg.restrain()
     sys.exit(main(sys.argv[1:]))

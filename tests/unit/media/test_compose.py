@@ -1,8 +1,6 @@
 """The composed picture shows both parties, has their sound, its length and a true progress."""
 
-import json
 import os
-import sys
 import time
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,7 +14,6 @@ from media import compose, ffmpeg, mux
 from media.compose import Caption
 from media.ffmpeg import FfmpegFailed
 from media.mux import MuxedFile, MuxResult
-from media.tracks import TrackName
 from tests.support.media_material import (
     STARTED,
     Clip,
@@ -215,13 +212,6 @@ def test_a_broken_file_is_not_called_playable(tmp_path: Path) -> None:
         ffmpeg.decode_fully(path)
 
 
-def test_the_command_reports_a_missing_mux_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job = tmp_path / "job.json"
-    job.write_text(
-        json.dumps({"product": "composed", "directory": str(tmp_path), "ffmpeg": FFMPEG})
-    )
-    assert compose.main([str(job)]) == 1
-    assert "not been made" in json.loads(capsys.readouterr().out)["error"]
-    assert TrackName.CAMERA.kind == "video" and sys.version_info >= (3, 11)
+def test_composing_before_muxing_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(compose.NothingToCompose, match="not been made"):
+        compose.compose(tmp_path, caption(), ffmpeg_path=FFMPEG)

@@ -1,0 +1,173 @@
+"""The steps from a captured recording to files that play, as one child process runs them.
+
+`python -m media.finishing STEP` reads its job as JSON from standard input and answers with JSON
+lines: `{"percent": …}` while it works, then `{"done": …}` or `{"error": …, "code": …}`. A child,
+because this is CPU work that must not disturb a room; at low priority and bounded, because a bad
+file must not take the machine with it. Every step may be run again, at any time, from the start.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import av
+
+from core.errors import ReceptionError
+from media import compose, manifest, mux
+from media import ffmpeg as runner
+from media.mux import MuxedFile, MuxResult
+
+SEAL_PATIENCE_S: Final = 60.0
+"""The hub that ended the session may still be closing its journals."""
+DURATION_SLACK_MS: Final = 500
+Tell = Callable[[int], None]
+
+
+class Step(StrEnum):
+    """In the order in which they run."""
+
+    SEAL = "seal"
+    MUX = "mux"
+    VERIFY = "verify"
+    POSTER = "poster"
+    COMPOSE = "compose"
+
+
+class NotVerified(ReceptionError):
+    """What was made does not hold what was recorded, or what was recorded has changed."""
+
+    code = "not_verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a child needs to know. Paths are absolute; `work` is below `recording`."""
+
+    recording: str
+    work: str
+    ffmpeg: str
+    case_number: str
+    started_at: str
+    font: str = ""
+
+
+def perform(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
+    """Do one step; its result is JSON-ready. Raises what the step raises, in words."""
+    match step:
+        case Step.SEAL:
+            book = manifest.recover(Path(job.recording), patience_s=SEAL_PATIENCE_S)
+            return {"journals": len(book.journals), "sealed_by": book.sealed_by}
+        case Step.MUX:
+            return asdict(_files(job, tell))
+        case Step.VERIFY:
+            return asdict(_verified(job, tell))
+        case Step.POSTER:
+            _files(job, _silent)
+            checked = compose.poster(Path(job.work), ffmpeg_path=job.ffmpeg)
+            return _described(Path(job.work) / compose.POSTER_NAME, checked)
+        case Step.COMPOSE:
+            _files(job, _silent)
+            font = Path(job.font) if job.font else None
+            caption = compose.Caption(job.case_number, datetime.fromisoformat(job.started_at), font)
+            checked = compose.compose(
+                Path(job.work), caption, ffmpeg_path=job.ffmpeg, progress=tell
+            )
+            return _described(Path(job.work) / compose.COMPOSED_NAME, checked)
+
+
+def remux(recording: Path, work: Path) -> MuxResult:
+    """Make the files of a recording anew, whatever was there."""
+    return mux.mux(recording, work)
+
+
+def _silent(_percent: int) -> None:
+    """For work whose progress is not this step's."""
+
+
+def _files(job: Job, tell: Tell) -> MuxResult:
+    """The muxed files: those already there if they are complete, else new ones."""
+    work = Path(job.work)
+    existing = mux.read_result(work)
+    if existing is not None and all(_is_whole(work, file) for file in existing.files):
+        return existing
+    return mux.mux(Path(job.recording), work, lambda done, total: tell(done * 100 // max(total, 1)))
+
+
+def _is_whole(work: Path, file: MuxedFile) -> bool:
+    path = work / file.path
+    return path.is_file() and path.stat().st_size == file.bytes
+
+
+def _verified(job: Job, tell: Tell) -> MuxResult:
+    """The journals are what was sealed, and every file plays to its end. Raises `NotVerified`."""
+    found = manifest.verify(Path(job.recording))
+    if not found.is_intact:
+        words = "; ".join(f"{problem.path}: {problem.words}" for problem in found.problems[:5])
+        raise NotVerified(f"The journals have changed since they were sealed. {words}")
+    result = _files(job, _silent)
+    for index, file in enumerate(result.files):
+        path = Path(job.work) / file.path
+        if manifest.digests(path)[0] != file.sha256:
+            raise NotVerified(f"{file.path} has changed since it was made.")
+
+        def share(percent: int, index: int = index) -> None:
+            tell((index * 100 + percent) // len(result.files))
+
+        checked = runner.decode_fully(path, share)
+        if abs(checked.duration_ms - file.duration_ms) > DURATION_SLACK_MS:
+            raise NotVerified(f"{file.path} does not have the length of what was recorded.")
+    return result
+
+
+def _described(path: Path, checked: runner.Checked) -> dict[str, Any]:
+    return {
+        **asdict(checked),
+        "path": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": manifest.digests(path)[0],
+    }
+
+
+def main(argv: list[str]) -> int:
+    """The child's whole life. Exit code 0 only after `done` has been said."""
+    if len(argv) != 1 or argv[0] not in list(Step):
+        sys.stderr.write(f"usage: python -m media.finishing {'|'.join(Step)} < job.json\n")
+        return 2
+    told = -1
+
+    def tell(percent: int) -> None:
+        nonlocal told
+        if percent > told:
+            told = percent
+            _say({"percent": percent})
+
+    try:
+        job = Job(**json.loads(sys.stdin.read()))
+        done = perform(Step(argv[0]), job, tell)
+    except ReceptionError as problem:
+        _say({"error": problem.message, "code": problem.code, "details": problem.details})
+        return 1
+    except (OSError, MemoryError, av.FFmpegError) as problem:
+        words = f"The machine refused: {problem or 'not enough memory'}"
+        _say({"error": words, "code": "machine_refused", "details": {}})
+        return 1
+    _say({"done": done})
+    return 0
+
+
+def _say(value: dict[str, Any]) -> None:
+    # The parent may be gone; what was made stays and the step is repeated by the next one.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    runner.restrain()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,381 @@
+"""Finishing a recording, step by step, as durable work calls it: rows here, labour in children.
+
+`run_step` marks the recording, runs one step of `media/finishing.py` in a child process, follows
+its progress and writes down the result. A step may be repeated after any crash; one that fails
+leaves the recording `failed`, with words, and can be retried. Journals are never touched after
+they are sealed. With model.py the only module of the media plane that knows the database.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+from sqlalchemy import column, select, table
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.blobs import BlobStore
+from core.clock import Clock
+from core.db import Database
+from core.errors import NotFound
+from core.ids import RecordingId, new_id
+from core.settings import Settings
+from media.ffmpeg import ffmpeg_path
+from media.finishing import Job, Step
+from media.model import FileKind, Recording, RecordingFile, RecordingState
+from media.mux import MuxedFile, MuxResult
+
+log = structlog.get_logger(__name__)
+
+STEPS: Final[tuple[str, ...]] = tuple(step.value for step in Step)
+STEP_TIMEOUT_S: Final = 3000.0
+PROGRESS_EVERY_S: Final = 1.0
+_KILL_AFTER_S: Final = 5.0
+_LONGEST_LINE_BYTES: Final = 4 * 1024 * 1024  # a mux result with thousands of gaps
+_SHARES: Final = {
+    Step.SEAL: (0, 2), Step.MUX: (2, 30), Step.VERIFY: (30, 50),
+    Step.POSTER: (50, 52), Step.COMPOSE: (52, 100),
+}  # fmt: skip
+"""Which part of the whole each step is, about as long as they take."""
+_COMPOSED_POSITION: Final = 0
+_FIRST_FILE_POSITION: Final = 1
+_POSTER_POSITION: Final = 900
+
+# All that the media plane knows of a case: what its pictures are labelled with.
+_cases = table("cases", column("session_id"), column("number"))
+
+
+class Workshop(Protocol):
+    """What finishing needs of the house; `core.edge.Services` is one."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def database(self) -> Database: ...
+    @property
+    def blobs(self) -> BlobStore: ...
+    @property
+    def clock(self) -> Clock: ...
+
+
+class StepFailed(Exception):
+    """A child said no, or died. `words` are for the person who will press retry."""
+
+    def __init__(self, code: str, words: str, details: object = None) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+        self.details = details
+
+
+async def run_step(house: Workshop, recording_id: RecordingId, step: str) -> bool:
+    """Run one of `STEPS`. False if it failed: the recording then says why and may be retried.
+
+    Repeatable; a recording that is ready or expired is left alone. Raises `NotFound` if there is
+    no such recording, and whatever the database raises: then nothing is known and the caller
+    should call again.
+    """
+    wanted = Step(step)
+    job = await _begin(house, recording_id, wanted)
+    if job is None:
+        return True
+    try:
+        done = await _in_child(house, recording_id, wanted, job)
+        await _keep(house, recording_id, wanted, job, done)
+    except (StepFailed, OSError) as problem:
+        await _fail(house, recording_id, wanted, problem)
+        return False
+    log.info("recording_step_done", recording_id=recording_id, step=step)
+    return True
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+async def _begin(house: Workshop, recording_id: RecordingId, step: Step) -> Job | None:
+    """Mark the step as under way. None if there is nothing to do any more."""
+
+    async def work(tx: AsyncSession) -> Job | None:
+        recording = await _recording(tx, recording_id)
+        if recording.state in (RecordingState.READY, RecordingState.EXPIRED):
+            return None
+        recording.state = RecordingState.MUXING
+        recording.stage = step.value
+        recording.progress_percent = _SHARES[step][0]
+        recording.error_code = recording.error = None
+        recording.captured_at = recording.captured_at or house.clock.now()
+        number = await tx.scalar(
+            select(_cases.c.number).where(_cases.c.session_id == recording.session_id)
+        )
+        directory = house.settings.recordings_dir.resolve() / recording_id
+        return Job(
+            recording=str(directory),
+            work=str(directory / "work"),
+            ffmpeg=ffmpeg_path(house.settings.ffmpeg),
+            case_number=number or "",
+            started_at=recording.started_at.isoformat(),
+        )
+
+    return await house.database.run(work)
+
+
+async def _keep(
+    house: Workshop, recording_id: RecordingId, step: Step, job: Job, done: dict[str, Any]
+) -> None:
+    """Put what a step made where people find it, then its rows."""
+    files: list[RecordingFile] = []
+    result: MuxResult | None = None
+    match step:
+        case Step.SEAL | Step.MUX:
+            pass  # nothing is shown to anyone before it has been verified
+        case Step.VERIFY:
+            result = MuxResult.from_json(done)
+            files = [
+                _party_row(recording_id, position, file)
+                for position, file in enumerate(result.files, _FIRST_FILE_POSITION)
+            ]
+        case Step.POSTER:
+            files = [_made_row(recording_id, FileKind.POSTER, "image/jpeg", _POSTER_POSITION, done)]
+        case Step.COMPOSE:
+            files = [
+                _made_row(recording_id, FileKind.COMPOSED, "video/mp4", _COMPOSED_POSITION, done)
+            ]
+    for row in files:
+        source = Path(job.work) / row.blob_key.rsplit("/", 1)[1]
+        await asyncio.to_thread(house.blobs.put_file, row.blob_key, source)
+
+    async def work(tx: AsyncSession) -> None:
+        recording = await _recording(tx, recording_id)
+        recording.progress_percent = _SHARES[step][1]
+        if result is not None:
+            recording.duration_ms = result.duration_ms
+            recording.timeline = timeline_of(result)
+        await _upsert(tx, recording_id, files)
+        if step is Step.COMPOSE:
+            recording.state = RecordingState.READY
+            recording.stage = None
+            recording.ready_at = house.clock.now()
+
+    await house.database.run(work)
+    if step is Step.COMPOSE:
+        # Everything in it stands among the blobs now, and can be made again from the journals.
+        await asyncio.to_thread(shutil.rmtree, job.work, ignore_errors=True)
+
+
+async def _fail(
+    house: Workshop, recording_id: RecordingId, step: Step, problem: StepFailed | OSError
+) -> None:
+    code, words = (
+        (problem.code, problem.words)
+        if isinstance(problem, StepFailed)
+        else ("machine_refused", f"The machine refused: {problem.strerror or problem}")
+    )
+    log.error(
+        "recording_step_failed",
+        recording_id=recording_id,
+        step=step.value,
+        code=code,
+        words=words,
+        details=getattr(problem, "details", None),
+    )
+
+    async def work(tx: AsyncSession) -> None:
+        recording = await _recording(tx, recording_id)
+        recording.state = RecordingState.FAILED
+        recording.error_code, recording.error = code[:40], words
+
+    await house.database.run(work)
+
+
+async def _tell_progress(
+    house: Workshop, recording_id: RecordingId, step: Step, percent: int
+) -> None:
+    low, high = _SHARES[step]
+
+    async def work(tx: AsyncSession) -> None:
+        recording = await _recording(tx, recording_id)
+        overall = low + (high - low) * percent // 100
+        recording.progress_percent = max(recording.progress_percent, min(overall, 99))
+
+    await house.database.run(work)
+
+
+async def _recording(tx: AsyncSession, recording_id: RecordingId) -> Recording:
+    recording = await tx.get(Recording, recording_id)
+    if recording is None:
+        raise NotFound("There is no such recording.")
+    return recording
+
+
+async def _upsert(
+    tx: AsyncSession, recording_id: RecordingId, files: Sequence[RecordingFile]
+) -> None:
+    """Insert rows, or bring those of the same blob up to date: a file keeps its id for ever."""
+    existing = {
+        row.blob_key: row
+        for row in await tx.scalars(
+            select(RecordingFile).where(RecordingFile.recording_id == recording_id)
+        )
+    }
+    for row in files:
+        known = existing.get(row.blob_key)
+        if known is not None:
+            row.id = known.id
+        await tx.merge(row)
+
+
+def _party_row(recording_id: RecordingId, position: int, file: MuxedFile) -> RecordingFile:
+    return RecordingFile(
+        id=new_id(),
+        recording_id=recording_id,
+        position=position,
+        kind=file.kind,
+        participant_id=file.participant_id,
+        role=file.role[:16],
+        label=file.label[:80],
+        blob_key=_blob_key(recording_id, file.path),
+        mime=file.mime,
+        size_bytes=file.bytes,
+        sha256=file.sha256,
+        duration_ms=file.duration_ms,
+        offset_ms=file.offset_ms,
+        width=file.width,
+        height=file.height,
+        has_audio=file.has_audio,
+        has_video=file.has_video,
+    )
+
+
+def _made_row(
+    recording_id: RecordingId, kind: FileKind, mime: str, position: int, done: dict[str, Any]
+) -> RecordingFile:
+    is_film = kind is FileKind.COMPOSED
+    return RecordingFile(
+        id=new_id(),
+        recording_id=recording_id,
+        position=position,
+        kind=kind.value,
+        participant_id=None,
+        role=None,
+        label="",
+        blob_key=_blob_key(recording_id, done["path"]),
+        mime=mime,
+        size_bytes=done["bytes"],
+        sha256=done["sha256"],
+        duration_ms=done["duration_ms"] if is_film else 0,
+        offset_ms=0,
+        width=done["width"],
+        height=done["height"],
+        has_audio=is_film,
+        has_video=True,
+    )
+
+
+def _blob_key(recording_id: RecordingId, name: str) -> str:
+    return f"recordings/{recording_id}/{name}"
+
+
+def timeline_of(result: MuxResult) -> dict[str, Any]:
+    """The gaps and the speech of all parties on the session's timeline, as the row keeps them."""
+    gaps = [
+        {
+            "participant_id": file.participant_id,
+            "label": file.label,
+            "track": gap.track,
+            "start_ms": gap.start_ms,
+            "end_ms": gap.end_ms,
+            "cause": gap.cause,
+        }
+        for file in result.files
+        for gap in file.gaps
+    ]
+    speech = [
+        {"participant_id": file.participant_id, "start_ms": span.start_ms, "end_ms": span.end_ms}
+        for file in result.files
+        for span in file.speech
+    ]
+    return {
+        "gaps": sorted(gaps, key=lambda gap: gap["start_ms"]),
+        "speech": sorted(speech, key=lambda span: span["start_ms"]),
+    }
+
+
+# --- the child -----------------------------------------------------------------------------------
+
+
+async def _in_child(
+    house: Workshop, recording_id: RecordingId, step: Step, job: Job
+) -> dict[str, Any]:
+    """Run the step in a child and follow it. Raises `StepFailed`; the child never outlives us."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "media.finishing", step.value,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE_BYTES,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin and process.stdout and process.stderr
+    stderr = asyncio.create_task(_last_words(process.stderr), name="read a child's stderr")
+    try:
+        process.stdin.write(json.dumps(asdict(job)).encode())
+        process.stdin.close()
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            answer = await _follow(house, recording_id, step, process.stdout)
+            code = await process.wait()
+            words = await stderr
+    except TimeoutError:
+        raise StepFailed("step_timeout", "This step took too long and was stopped.") from None
+    finally:
+        await _end(process)
+        stderr.cancel()
+    if code == 0 and "done" in answer:
+        done: dict[str, Any] = answer["done"]
+        return done
+    if "error" in answer:
+        raise StepFailed(answer["code"], answer["error"], answer.get("details"))
+    how = f"signal {-code}" if code < 0 else f"exit {code}"
+    raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)
+
+
+async def _follow(
+    house: Workshop, recording_id: RecordingId, step: Step, lines: asyncio.StreamReader
+) -> dict[str, Any]:
+    """Pass progress on, about once a second; return the child's last line."""
+    last: dict[str, Any] = {}
+    told_at = time.monotonic()
+    async for line in lines:
+        with contextlib.suppress(ValueError):  # not ours: a library spoke on standard output
+            last = json.loads(line)
+        if "percent" in last and time.monotonic() - told_at >= PROGRESS_EVERY_S:
+            told_at = time.monotonic()
+            await _tell_progress(house, recording_id, step, last["percent"])
+    return last
+
+
+async def _last_words(stream: asyncio.StreamReader) -> str:
+    """The end of what a child wrote to standard error; the rest is thrown away."""
+    kept = b""
+    while data := await stream.read(65536):
+        kept = (kept + data)[-2000:]
+    return kept.decode(errors="replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Make sure that the child, and the ffmpeg below it, is gone."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(process.wait()), _KILL_AFTER_S)
