@@ -1,0 +1,53 @@
+// What the operators' pages ask of the server.
+import { api, request } from '@/api/client';
+import type {
+  AuditLineView,
+  KioskCreate,
+  KioskCreated,
+  KioskView,
+  Me,
+  OrgUnitView,
+} from '@/wire/api';
+
+/** What the server knows about itself; see app/health.py. */
+export interface HealthReport {
+  ready: Record<string, boolean>;
+  node: string;
+  roles: string[];
+  free_disk_mib: number;
+  live_rooms: number;
+  events_waiting: number;
+  recordings: Record<string, number>;
+  /** Position of the first audit line that does not fit the chain; null while all do. */
+  audit_chain_broken_at: number | null;
+}
+
+export function health(): Promise<HealthReport> {
+  return request('get', '/api/admin/health');
+}
+
+export const AUDIT_PAGE = 50;
+
+export function auditLines(before: number | null): Promise<AuditLineView[]> {
+  return api.get('/api/admin/audit', { query: { before, most: AUDIT_PAGE } });
+}
+
+export function people(): Promise<Me[]> {
+  return api.get('/api/admin/people');
+}
+
+export function units(): Promise<OrgUnitView[]> {
+  return api.get('/api/org-units');
+}
+
+export function kiosks(): Promise<KioskView[]> {
+  return api.get('/api/kiosks');
+}
+
+export function createKiosk(kiosk: KioskCreate): Promise<KioskCreated> {
+  return api.post('/api/kiosks', { body: kiosk });
+}
+
+export function revokeKiosk(kiosk_id: string): Promise<KioskView> {
+  return api.post('/api/kiosks/{kiosk_id}/revoke', { path: { kiosk_id } });
+}
