@@ -457,9 +457,9 @@ class Peer:
             self.participant_id,
             number,
             new_credentials(),
-            self._notify,
-            self.refresh,
-            self._transports.now_ns(),
+            notify=self._notify,
+            refresh=self.refresh,
+            now_ns=self._transports.now_ns(),
         )
         self._sections = []
         self._remote_fingerprint = None

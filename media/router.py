@@ -99,7 +99,7 @@ class Router:
         self.route(source, packet, first, seq, timestamp, arrival_ns)
 
     # One dense function on purpose, and positional: a call saved is a packet more per core.
-    def route(  # noqa: PLR0912, PLR0917
+    def route(  # noqa: PLR0912, PLR0915, PLR0917
         self, source: Source, packet: bytes, first: int, seq: int, timestamp: int, arrival_ns: int
     ) -> None:
         """Forward and record one plain packet. `first` is its first byte, the rest its header."""

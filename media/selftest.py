@@ -40,6 +40,16 @@ class CodecResult:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """All codecs together: `codecs` are those that work, `words` is a sentence about the rest."""
+
+    is_well: bool
+    codecs: tuple[str, ...]
+    words: str
+    details: tuple[CodecResult, ...]
+
+
 class LoopbackCall:
     """Two clients in a live room of `node`, for self-tests, seeds and integration tests.
 
@@ -116,6 +126,18 @@ class LoopbackCall:
     def _is_connected(self, name: str) -> bool:
         leg = self.peers[name].leg.number
         return any(isinstance(e, PeerConnected) and e.leg == leg for e in self.events[name])
+
+
+async def loopback_call(clock: Clock) -> CallResult:
+    """`call_myself`, summed up for `doctor`."""
+    details = tuple(await call_myself(clock))
+    problems = [f"{result.codec}: {result.problem}" for result in details if not result.works]
+    return CallResult(
+        is_well=not problems,
+        codecs=tuple(result.codec for result in details if result.works),
+        words=" ".join(problems) or "Sound and picture pass both ways.",
+        details=details,
+    )
 
 
 async def call_myself(clock: Clock) -> list[CodecResult]:

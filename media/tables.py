@@ -74,6 +74,7 @@ class Leg:
         participant_id: ParticipantId,
         number: int,
         credentials: Credentials,
+        *,
         notify: Callable[[MediaEvent], None],
         refresh: Callable[["Publication"], None],
         now_ns: int,

@@ -73,7 +73,12 @@ class Client:
     def __init__(self, name: str, address: tuple[str, int]) -> None:
         self.events: list[MediaEvent] = []
         self.leg = Leg(
-            ParticipantId(name), 1, new_credentials(), self.events.append, lambda _: None, 0
+            ParticipantId(name),
+            1,
+            new_credentials(),
+            notify=self.events.append,
+            refresh=lambda _: None,
+            now_ns=0,
         )
         up, down = os.urandom(28), os.urandom(28)  # AES-128-GCM: 16 bytes of key, 12 of salt
         self.leg.inbound, self.leg.outbound = (
