@@ -272,3 +272,27 @@ async def test_seal_on_a_full_disk_fails_in_words_and_may_be_repeated(desk: Desk
     desk.disk.write_error = None
     await desk.recorder.seal()
     assert desk.kept() == desk.sent
+
+
+async def test_a_closed_recording_is_not_opened_again(desk: Desk) -> None:
+    desk.send(5)
+    await desk.recorder.seal()
+    with pytest.raises(manifest.RecordingBusy):
+        desk.open()
+    assert manifest.verify(desk.directory).is_intact
+
+
+async def test_a_seal_beside_a_running_sync_leaves_no_file_open(desk: Desk) -> None:
+    desk.send(5)
+    desk.tick()
+    desk.clock.advance(timedelta(seconds=1))
+    (claimed,) = desk.recorder.sync_due()
+    await desk.recorder.seal()
+    claimed.sync(desk.clock.monotonic_ns())
+    open_files = {os.readlink(f"/proc/self/fd/{fd}") for fd in _open_fds()}
+    assert not any(str(desk.directory) in name for name in open_files)
+    assert manifest.verify(desk.directory).is_intact
+
+
+def _open_fds() -> list[str]:
+    return [fd for fd in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{fd}").is_symlink()]
