@@ -103,7 +103,13 @@ export function useSecondLine() {
     other,
     second(key: string): string {
       const language = other.value;
-      return language && te(key, language) ? t(key, {}, { locale: language }) : '';
+      // A Tibetan page that already fell back to Chinese would only say the same twice.
+      if (!language || !te(key, language) || !te(key, locale.value)) return '';
+      return t(key, {}, { locale: language });
+    },
+    /** The language in which `key` is really said: for `lang`, which chooses letters and line height. */
+    spokenIn(key: string): Locale {
+      return te(key, locale.value) ? (locale.value as Locale) : 'zh-CN';
     },
   };
 }

@@ -2,5 +2,4 @@
 import '@fontsource/noto-sans-sc/400.css';
 import '@fontsource/noto-sans-sc/500.css';
 import '@fontsource/noto-sans-sc/700.css';
-import '@fontsource/noto-serif-tibetan/tibetan-400.css';
-import '@fontsource/noto-serif-tibetan/tibetan-700.css';
+import './tibetan.css';
