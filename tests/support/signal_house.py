@@ -50,11 +50,7 @@ class House:
 
     async def appointment(self) -> str:
         """A checked-in appointment that has not been called yet; its id is its room's."""
-        talk = await make_talk(self.database, self.prefecture)
-        async with self.database.transaction() as tx:
-            await tx.execute(delete(Attendance).where(Attendance.session_id == talk.session_id))
-            await tx.execute(delete(Session).where(Session.id == talk.session_id))
-        return talk.appointment_id
+        return await make_appointment(self.database, self.prefecture)
 
     def grant(self, appointment_id: str, role: str, *, ttl: timedelta | None = None) -> str:
         """A signed Grant as `enter` would give it."""
@@ -79,6 +75,15 @@ class House:
         async with self.database.reading() as tx:
             rows = await tx.scalars(select(Event).where(Event.kind == EventKind.SESSION_ENDED))
             return list(rows)
+
+
+async def make_appointment(database: Database, prefecture: Prefecture) -> str:
+    """An appointment without a session."""
+    talk = await make_talk(database, prefecture)
+    async with database.transaction() as tx:
+        await tx.execute(delete(Attendance).where(Attendance.session_id == talk.session_id))
+        await tx.execute(delete(Session).where(Session.id == talk.session_id))
+    return talk.appointment_id
 
 
 @asynccontextmanager
