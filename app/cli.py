@@ -178,7 +178,8 @@ def drill_booking(
 
     result = run_scratch(attempts, processes, seed_number)
     typer.echo(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items()))
-    if result["double"] or result["lost_confirmations"]:
+    faults = ("double", "lost_confirmations", "unexplained", "errors", "audit_broken_at")
+    if any(result.get(fault) for fault in faults):
         raise typer.Exit(1)
 
 

@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator
 
 T = TypeVar("T")
@@ -75,11 +74,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        self.engine = (
-            _sqlite_engine(url)
-            if self.is_sqlite
-            else create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True)
-        )
+        self.engine = _engine(url)
+        if self.is_sqlite:
+            _teach_sqlite(self.engine)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
@@ -135,8 +132,17 @@ def violates(error: DBAPIError, constraint: str, *columns: str) -> bool:
     return constraint in words or (bool(columns) and all(column in words for column in columns))
 
 
-def _sqlite_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, poolclass=NullPool if ":memory:" not in url else None)
+def _engine(url: str) -> AsyncEngine:
+    # Parameters stay out of error messages: they hold names and matters.
+    if ":memory:" in url:
+        return create_async_engine(url, hide_parameters=True)
+    return create_async_engine(
+        url, hide_parameters=True, pool_size=10, max_overflow=10, pool_pre_ping="sqlite" not in url
+    )
+
+
+def _teach_sqlite(engine: AsyncEngine) -> None:
+    """Durable settings for each connection, and a BEGIN that says what it is for."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:  # DBAPI connections have no common type
@@ -157,5 +163,3 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         # Taking the write lock first turns a late "database is locked" into a short wait here.
         reading = connection.get_execution_options().get(READ_ONLY, False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine
