@@ -182,8 +182,8 @@ class Conversation:
             async with asyncio.timeout(within_s):
                 event = await self._socket.receive()
         except TimeoutError:
-            error = _fatal("timed_out", "Nothing was heard for too long.")
-            raise _Stop(CloseCode.TIMED_OUT, error) from None
+            # No words: the way is probably broken, and whoever hears them should just resume.
+            raise _Stop(CloseCode.TIMED_OUT) from None
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1006))
         text: str | None = event.get("text")

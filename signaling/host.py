@@ -10,7 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -108,9 +108,9 @@ MAX_LEDGER: Final = 512
 RECORDER_OPENS_WITHIN_S: Final = 5.0
 START_WITHIN_S: Final = 15.0
 MEDIA_ENDS_WITHIN_S: Final = 5.0
-SEAL_WITHIN_S: Final = 60.0
+SEAL_WITHIN_S: Final = 20.0
 TELL_AFTER_S: Final = 5.0
-"""People are told of the end when it is committed; if the database is away, after this long."""
+"""People are told of the end when it is committed; if disk or database are slow, after this."""
 RETRY_END_S: Final = 2.0
 DRAIN_WITHIN_S: Final = 15.0
 
@@ -438,21 +438,16 @@ class RoomHost:
         database, and that is asked until it answers.
         """
         ended_at = self._tools.clock.now()
-        await self._stop_media()
-        await self._seal()
         told = asyncio.get_running_loop().call_later(TELL_AFTER_S, self.feed, SessionClosed())
         try:
-            ended = await self._commit_end(reason)
+            await self._stop_media()
+            await self._seal()
+            ended = await self._commit_end(reason, ended_at)
         finally:
             told.cancel()
-        seconds = (
-            (ended_at - self.room.live_since) / timedelta(seconds=1)
-            if (self.room.live_since)
-            else 0.0
-        )
         self._log.info(
-            "session_ended", session_id=self._session_id, reason=reason,
-            duration_s=round(seconds, 1), ended_here=ended,
+            "session_ended", session_id=self._session_id, reason=reason, ended_here=ended,
+            duration_s=self.room.elapsed_ms(self.now_ms()) // 1000,
         )  # fmt: skip
         if ended:
             self._tools.on_session_event()
@@ -460,8 +455,7 @@ class RoomHost:
         if self.is_disposed:
             self._tools.forget(self)
 
-    async def _commit_end(self, reason: EndReason) -> bool:
-        ended_at = self._tools.clock.now()
+    async def _commit_end(self, reason: EndReason, ended_at: datetime) -> bool:
         while True:
             try:
                 return await self._tools.database.run(
