@@ -1,11 +1,16 @@
 import type { RouteRecordRaw } from 'vue-router';
 
 export const casesRoutes: RouteRecordRaw[] = [
-  { path: '/cases', component: () => import('./CasesPage.vue'), meta: { title: 'cases.title' } },
   {
-    path: '/cases/:caseId',
-    component: () => import('./CasePage.vue'),
-    props: true,
-    meta: { title: 'cases.one' },
+    path: '/cases',
+    children: [
+      { path: '', component: () => import('./CasesPage.vue'), meta: { title: 'cases.title' } },
+      {
+        path: ':caseId',
+        component: () => import('./CasePage.vue'),
+        props: true,
+        meta: { title: 'cases.one' },
+      },
+    ],
   },
 ];

@@ -73,22 +73,44 @@ export interface Box {
   height: number;
 }
 
-/** Boxes for pictures of these aspects, in order, as large as the stage allows, centred, uncropped. */
+/**
+ * Boxes for pictures of these aspects, in order, uncropped and centred. Of all ways tried (rows, and
+ * the last picture standing beside the others) the one that serves every picture best is taken.
+ */
 export function arrange(
   aspects: readonly number[],
   width: number,
   height: number,
   gap: number,
 ): Box[] {
-  let best: { rows: number[][]; row_height: number } | null = null;
-  for (let count = 1; count <= aspects.length; count += 1) {
-    const rows = inRows(aspects, count);
-    const fits = rows.map((row) => (width - gap * (row.length - 1)) / sum(row));
-    const row_height = Math.min(...fits, (height - gap * (count - 1)) / count);
-    if (row_height > 0 && (!best || row_height > best.row_height)) best = { rows, row_height };
+  const ways: Box[][] = [];
+  for (let count = 1; count <= aspects.length; count += 1)
+    ways.push(stack(inRows(aspects, count), width, height, gap));
+  const last = aspects.at(-1);
+  if (last !== undefined && aspects.length > 2) {
+    const others = aspects.slice(0, -1);
+    for (let share = 0.2; share <= 0.6; share += 0.04)
+      for (let count = 1; count <= others.length; count += 1)
+        ways.push(beside(inRows(others, count), last, width, height, gap, width * share));
   }
-  if (!best) return aspects.map(() => ({ left: 0, top: 0, width: 0, height: 0 }));
-  const { rows, row_height } = best;
+  const best = ways.reduce<Box[] | null>(
+    (found, way) => (found && evenness(found) >= evenness(way) ? found : way),
+    null,
+  );
+  return best ?? [];
+}
+
+/** Large is good, but small hurts more: doubling one picture never pays for halving another. */
+function evenness(boxes: readonly Box[]): number {
+  return sum(boxes.map((box) => Math.log(Math.max(1, box.width * box.height))));
+}
+
+function stack(rows: number[][], width: number, height: number, gap: number): Box[] {
+  const fits = rows.map((row) => (width - gap * (row.length - 1)) / sum(row));
+  const row_height = Math.max(
+    0,
+    Math.min(...fits, (height - gap * (rows.length - 1)) / rows.length),
+  );
   const used = rows.length * row_height + gap * (rows.length - 1);
   return rows.flatMap((row, at) => {
     let left = (width - (sum(row) * row_height + gap * (row.length - 1))) / 2;
@@ -99,6 +121,22 @@ export function arrange(
       return box;
     });
   });
+}
+
+function beside(
+  rows: number[][],
+  last: number,
+  width: number,
+  height: number,
+  gap: number,
+  side_width: number,
+): Box[] {
+  const main = stack(rows, width - side_width - gap, height, gap);
+  const side = stack([[last]], side_width, height, gap).map((box) => ({
+    ...box,
+    left: box.left + width - side_width,
+  }));
+  return [...main, ...side];
 }
 
 /** As `arrange`, but one picture is large and the others stand in a column beside it. */

@@ -1,12 +1,17 @@
 import type { RouteRecordRaw } from 'vue-router';
 
 export const reviewRoutes: RouteRecordRaw[] = [
-  { path: '/review', component: () => import('./ReviewPage.vue'), meta: { title: 'review.title' } },
   {
-    path: '/review/:caseId',
-    component: () => import('./ReplayPage.vue'),
-    props: true,
-    // What became of a recording that cannot be replayed yet is told by the pages about cases.
-    meta: { title: 'review.replay', alsoWords: ['cases'] },
+    path: '/review',
+    children: [
+      { path: '', component: () => import('./ReviewPage.vue'), meta: { title: 'review.title' } },
+      {
+        path: ':caseId',
+        component: () => import('./ReplayPage.vue'),
+        props: true,
+        // What became of a recording that cannot be replayed yet is told by the pages about cases.
+        meta: { title: 'review.replay', alsoWords: ['cases'] },
+      },
+    ],
   },
 ];
