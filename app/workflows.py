@@ -25,6 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cases import intake
+from cases.model import Case
 from core.edge import Services
 from core.events import Event, EventKind, mark_handled, unhandled
 from core.ids import AppointmentId, RecordingId, SessionId, new_id
@@ -95,7 +96,21 @@ def finish_recording(recording_id: str) -> str:
 @DBOS.step()
 def media_step(recording_id: str, step: str) -> bool:
     """One idempotent step in a child process. False when it failed and the recording says why."""
-    return house().wait(jobs.run_step(house().services, RecordingId(recording_id), step))
+
+    async def run() -> bool:
+        services = house().services
+        # The last step labels the picture; by then the case has long been opened.
+        async with services.database.reading() as tx:
+            number = await tx.scalar(
+                select(Case.number)
+                .join(Recording, Recording.session_id == Case.session_id)
+                .where(Recording.id == recording_id)
+            )
+        return await jobs.run_step(
+            services, RecordingId(recording_id), step, case_number=number or ""
+        )
+
+    return house().wait(run())
 
 
 class Workflows:

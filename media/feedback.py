@@ -48,6 +48,7 @@ from media.taps import MarkKind
 MS: Final = 1_000_000  # nanoseconds
 SECOND: Final = 1_000_000_000
 
+SEEKABLE_EVERY_NS: Final = 10 * SECOND
 # A keyframe is ten times a delta frame: at most two a second per publication, whoever asks.
 KEYFRAME_INTERVAL_NS: Final = 500 * MS
 # Reordering on real lines is a few milliseconds; asking sooner asks for what is on its way.
@@ -279,6 +280,12 @@ class Feedback:
             # Sorted as plain numbers: the encoding packs neighbours and knows no wrap-around.
             self._send_rtcp(source.leg, build_nack(source.leg.local_ssrc, source.ssrc, sorted(ask)))
 
+    def _keep_seekable(self, source: Source, now_ns: int) -> None:
+        """A reviewer's seek lands on a keyframe; without asking, Chromium sends one in minutes."""
+        is_recorded = source.leg.tap is not None and source.track_index >= 0
+        if is_recorded and now_ns - source.publication.keyframe_asked_ns > SEEKABLE_EVERY_NS:
+            self.want_keyframe(source.publication, now_ns)
+
     # -- Once a second -----------------------------------------------------------------------
 
     def report(self, leg: Leg, now_ns: int) -> None:
@@ -294,6 +301,7 @@ class Feedback:
             source.nack_budget = NACKS_PER_SECOND
             source.advanced_reported = source.advanced
             source.received_reported = source.received
+            self._keep_seekable(source, now_ns)
         if not reports:
             return
         data = build_receiver_report(leg.local_ssrc, reports, "reception")

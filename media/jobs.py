@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
-from sqlalchemy import column, select, table
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.blobs import BlobStore
@@ -50,9 +50,6 @@ _COMPOSED_POSITION: Final = 0
 _FIRST_FILE_POSITION: Final = 1
 _POSTER_POSITION: Final = 900
 
-# All that the media plane knows of a case: what its pictures are labelled with.
-_cases = table("cases", column("session_id"), column("number"))
-
 
 class Workshop(Protocol):
     """What finishing needs of the house; `core.edge.Services` is one."""
@@ -77,15 +74,19 @@ class StepFailed(Exception):
         self.details = details
 
 
-async def run_step(house: Workshop, recording_id: RecordingId, step: str) -> bool:
+async def run_step(
+    house: Workshop, recording_id: RecordingId, step: str, *, case_number: str = ""
+) -> bool:
     """Run one of `STEPS`. False if it failed: the recording then says why and may be retried.
+
+    `case_number` is what the composed picture is labelled with; empty leaves the label out.
 
     Repeatable; a recording that is ready or expired is left alone. Raises `NotFound` if there is
     no such recording, and whatever the database raises: then nothing is known and the caller
     should call again.
     """
     wanted = Step(step)
-    job = await _begin(house, recording_id, wanted)
+    job = await _begin(house, recording_id, wanted, case_number)
     if job is None:
         return True
     try:
@@ -101,7 +102,9 @@ async def run_step(house: Workshop, recording_id: RecordingId, step: str) -> boo
 # --- rows ----------------------------------------------------------------------------------------
 
 
-async def _begin(house: Workshop, recording_id: RecordingId, step: Step) -> Job | None:
+async def _begin(
+    house: Workshop, recording_id: RecordingId, step: Step, case_number: str
+) -> Job | None:
     """Mark the step as under way. None if there is nothing to do any more."""
 
     async def work(tx: AsyncSession) -> Job | None:
@@ -113,15 +116,12 @@ async def _begin(house: Workshop, recording_id: RecordingId, step: Step) -> Job 
         recording.progress_percent = _SHARES[step][0]
         recording.error_code = recording.error = None
         recording.captured_at = recording.captured_at or house.clock.now()
-        number = await tx.scalar(
-            select(_cases.c.number).where(_cases.c.session_id == recording.session_id)
-        )
         directory = house.settings.recordings_dir.resolve() / recording_id
         return Job(
             recording=str(directory),
             work=str(directory / "work"),
             ffmpeg=ffmpeg_path(house.settings.ffmpeg),
-            case_number=number or "",
+            case_number=case_number,
             started_at=recording.started_at.isoformat(),
         )
 

@@ -44,7 +44,7 @@ async def add_county(database: Database) -> str:
                 name_bo=None,
                 name_en="Garzê",
                 distance_km=380,
-            )  # fmt: skip
+            )
         )
     return unit_id
 

@@ -1,8 +1,10 @@
 """No route without a verb: whoever adds one must say who may use it."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from app.main import create_app
 from core.edge import Allow
@@ -20,9 +22,19 @@ def verbs_of(route: APIRoute) -> set[str]:
     }
 
 
+def routes_below(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    """Every HTTP route, also those of routers inside routers."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        inner = getattr(route, "original_router", None) or getattr(route, "router", None)
+        yield from routes_below(getattr(inner, "routes", ()))
+
+
 def test_every_route_names_exactly_one_verb(tmp_path: Path) -> None:
     app = create_app(Settings(var_dir=tmp_path))
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    routes = list(routes_below(app.routes))
+    assert {r.path for r in routes} >= set(app.openapi()["paths"]), "a route escaped the walk"
     assert len(routes) > 50
     nameless = [r.path for r in routes if r.path not in WITHOUT_VERB and len(verbs_of(r)) != 1]
     assert nameless == []

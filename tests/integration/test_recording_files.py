@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import event, select
 
 from core.blobs import DirectoryBlobs
 from core.clock import SystemClock
@@ -169,9 +169,6 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
     await create_tables(database)
     async with database.transaction() as tx:
-        await tx.execute(text("DROP TABLE cases"))
-        await tx.execute(text("CREATE TABLE cases (session_id VARCHAR, number VARCHAR)"))
-        await tx.execute(text(f"INSERT INTO cases VALUES ('{SESSION}', '甘信接〔2026〕0001号')"))
         tx.add(
             Recording(
                 id=RECORDING, session_id=SESSION, state=RecordingState.CAPTURED, started_at=STARTED
@@ -215,7 +212,8 @@ async def test_a_captured_recording_becomes_ready_step_by_step(house: House) -> 
 
     watching = asyncio.create_task(watch())
     for step in jobs.STEPS:
-        assert await jobs.run_step(house, RECORDING, step), (await look(house))[0].error
+        done = await jobs.run_step(house, RECORDING, step, case_number="513328-SP-20260525-00001")
+        assert done, (await look(house))[0].error
     watching.cancel()
     recording, files = await look(house)
     assert recording.state == RecordingState.READY and recording.stage is None

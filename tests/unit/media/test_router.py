@@ -368,6 +368,21 @@ def test_many_keyframe_requests_become_two_a_second(relay: Relay) -> None:
     assert tap.marks == [MarkKind.KEYFRAME_REQUESTED] * 2
 
 
+def test_a_recorded_picture_can_be_sought_every_ten_seconds(relay: Relay) -> None:
+    relay.record()
+    relay.receive(relay.alice, rtp(1), 0)
+    for second in range(1, 31):
+        relay.feedback.report(relay.alice.leg, second * SECOND)
+    assert keyframe_requests(relay) == 3  # at 1, 12 and 23 s
+
+
+def test_a_picture_that_nobody_records_is_not_asked_for_more(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    for second in range(1, 31):
+        relay.feedback.report(relay.alice.leg, second * SECOND)
+    assert keyframe_requests(relay) == 0
+
+
 def test_a_full_intra_request_is_a_keyframe_request(relay: Relay) -> None:
     relay.receive(relay.alice, rtp(1))
     fir = RtcpPsfbPacket(
