@@ -18,9 +18,9 @@ export class FakeSocket implements SocketLike {
     this.isClosed = true;
   }
   /** The network takes the socket away. */
-  cut(): void {
+  cut(code = 1006): void {
     this.isClosed = true;
-    this.onclose?.({ code: 1006, reason: '' });
+    this.onclose?.({ code, reason: '' });
   }
   say(message: ServerMessage): void {
     this.onmessage?.({ data: JSON.stringify(message) });

@@ -214,6 +214,14 @@ describe('a lost socket', () => {
     expect(lost_for_ms(call.state, performance.now())).toBeNull();
   });
 
+  test('whose seat went to another screen does not fight for it', async () => {
+    await join();
+    socket().cut(4001);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(sockets).toHaveLength(1);
+    expect(call.state.refusal?.code).toBe('seat_replaced');
+  });
+
   test('is tried again at once at first and at most every two seconds', async () => {
     await join();
     socket().cut();

@@ -109,12 +109,12 @@ export class CallSession {
     const said = this.ask({ type: 'leave' });
     this.set({ signaling: 'left', signaling_lost_at_ms: null });
     await said;
-    this.stop('left');
+    this.stop();
   }
 
   /** Let go of everything without a word, e.g. when the page goes away. The seat is kept for a while. */
   dispose(): void {
-    this.stop('disposed');
+    this.stop();
     this.listeners.clear();
   }
 
@@ -136,7 +136,10 @@ export class CallSession {
         {
           onWelcome: () => void this.enter(socket),
           onMessage: (message) => this.receive(message),
-          onClosed: () => this.lost(socket),
+          onClosed: (ending) => {
+            if (ending === 'replaced') this.replaced();
+            else this.lost(socket);
+          },
         },
         this.options.client ?? 'web',
       );
@@ -162,7 +165,7 @@ export class CallSession {
       if (!(error instanceof SignalingError)) throw error;
       // The socket went away before the answer: its end already starts the next try.
       if (error.code === 'connection_lost') return;
-      if (error.code === 'no_answer') socket.drop('no answer');
+      if (error.code === 'no_answer') socket.drop();
       else await this.refused(error);
       return;
     }
@@ -191,11 +194,16 @@ export class CallSession {
         this.isRenewing = false;
       }
       this.closeMedia();
-      if (this.socket) this.socket.drop('fresh start');
+      if (this.socket) this.socket.drop();
       else this.lost(null);
       return;
     }
     this.fail(error);
+  }
+
+  private replaced(): void {
+    if (this.isOver()) return;
+    this.fail({ code: 'seat_replaced', message: 'This seat was taken over on another screen.' });
   }
 
   private fail(error: { code: string; message: string }): void {
@@ -204,7 +212,7 @@ export class CallSession {
       signaling_lost_at_ms: null,
       refusal: { code: error.code, message: error.message },
     });
-    this.stop('refused');
+    this.stop();
   }
 
   private lost(socket: SignalSocket | null): void {
@@ -242,7 +250,7 @@ export class CallSession {
       default:
     }
     this.replace(apply(this.current, message, performance.now()));
-    if (message.type === 'ended') this.stop('ended');
+    if (message.type === 'ended') this.stop();
   }
 
   private publish(): void {
@@ -383,14 +391,14 @@ export class CallSession {
     return signaling === 'left' || signaling === 'ended' || signaling === 'refused';
   }
 
-  private stop(why: string): void {
+  private stop(): void {
     clearTimeout(this.retry);
     clearInterval(this.sampling);
     this.closeMedia();
     const { socket } = this;
     this.socket = null;
     if (!this.isOver()) this.current = { ...this.current, signaling: 'left' };
-    socket?.drop(why);
+    socket?.drop();
   }
 
   private set(change: Partial<CallState>): void {

@@ -1,6 +1,7 @@
 // One signaling socket from opening to closing: hello, request ids, liveness. It does not come back by
 // itself; `session.ts` opens the next one.
 import {
+  CloseCode,
   PROTOCOL_VERSION,
   type ClientMessage,
   type ServerMessage,
@@ -46,9 +47,12 @@ interface SocketEvents {
   /** Everything but welcome, pong and answers to requests. */
   onMessage: (message: ServerMessage) => void;
   /** Once, however it ended. Pending requests have been refused before. */
-  onClosed: (why: string) => void;
+  onClosed: (ending: Ending) => void;
   onRoundTrip?: (milliseconds: number) => void;
 }
+
+/** `replaced`: our seat went to a newer socket, so coming back would only take it away again. */
+export type Ending = 'lost' | 'replaced' | 'dropped';
 
 const ANSWER_WITHIN_MS = 10_000;
 const OPEN_WITHIN_MS = 8_000;
@@ -67,10 +71,10 @@ export class SignalSocket {
     private readonly events: SocketEvents,
     client: string,
   ) {
-    this.opening = setTimeout(() => this.drop('not opened in time'), OPEN_WITHIN_MS);
+    this.opening = setTimeout(() => this.drop(), OPEN_WITHIN_MS);
     socket.onopen = () => this.write({ type: 'hello', versions: [PROTOCOL_VERSION], client });
     socket.onmessage = ({ data }) => this.read(data);
-    socket.onclose = ({ code, reason }) => this.closed(reason || `closed (${code})`);
+    socket.onclose = ({ code }) => this.closed(code === CloseCode.REPLACED ? 'replaced' : 'lost');
     // The close that always follows an error tells us enough.
     socket.onerror = () => undefined;
   }
@@ -91,7 +95,7 @@ export class SignalSocket {
   }
 
   /** Close and tell `onClosed`, even when the network never will. */
-  drop(why: string): void {
+  drop(): void {
     if (this.isClosed) return;
     this.socket.onclose = null;
     this.socket.onmessage = null;
@@ -99,7 +103,7 @@ export class SignalSocket {
     try {
       this.socket.close(1000);
     } finally {
-      this.closed(why);
+      this.closed('dropped');
     }
   }
 
@@ -149,14 +153,14 @@ export class SignalSocket {
 
   private beat(): void {
     if (this.unanswered >= MISSED_PINGS) {
-      this.drop('no answer to ping');
+      this.drop();
       return;
     }
     this.unanswered += 1;
     this.write({ type: 'ping', t: performance.now() });
   }
 
-  private closed(why: string): void {
+  private closed(ending: Ending): void {
     if (this.isClosed) return;
     this.isClosed = true;
     clearTimeout(this.opening);
@@ -166,7 +170,7 @@ export class SignalSocket {
       request.reject(new SignalingError('connection_lost', 'The connection is lost.'));
     }
     this.pending.clear();
-    this.events.onClosed(why);
+    this.events.onClosed(ending);
   }
 }
 
