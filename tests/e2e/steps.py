@@ -1,6 +1,8 @@
 """What people do on the pages, in their words. Each step waits for what its person would see."""
 
+import base64
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from playwright.async_api import Locator, Page, expect
@@ -8,8 +10,15 @@ from playwright.async_api import Locator, Page, expect
 from core.clock import LOCAL_ZONE
 from tests.support.prefecture_process import Living
 
-CALL_MS = 20_000
-CASE_MS = 30_000
+CALL_MS = 30_000
+CASE_MS = 60_000
+
+Watch = Callable[[str], Awaitable[None]]
+"""Called at each page of a step with its name, before the person acts: for pictures of the way."""
+
+
+async def unwatched(_name: str) -> None:
+    """Nobody takes pictures."""
 
 
 async def sign_in(page: Page, living: Living, username: str) -> None:
@@ -51,54 +60,71 @@ async def enrol(page: Page, living: Living, county: str) -> None:
     await expect(page.get_by_text("我想约个时间")).to_be_visible()
 
 
-async def book(page: Page, name: str) -> str:
+async def book(page: Page, name: str, watch: Watch = unwatched) -> str:
     """Book the first free time; the number on the slip."""
     await page.get_by_role("button", name="我想约个时间").click()
+    await page.get_by_role("button", name=re.compile("个名额")).first.wait_for()
+    await watch("day")
     await page.get_by_role("button", name=re.compile("个名额")).first.click()
+    await page.get_by_role("button", name="可以约").first.wait_for()
+    await watch("slot")
     await page.get_by_role("button", name="可以约").first.click()
     await page.get_by_role("button", name="草场").click()
     await page.get_by_label("一句话说说").fill("补偿款没有到户")
+    await watch("matter")
     await page.get_by_role("button", name="下一步").click()
     await page.get_by_label("姓名").fill(name)
     await page.get_by_label("哪个乡、哪个村").fill("城北二村")
+    await watch("who")
     await page.get_by_role("button", name="下一步").click()
+    await watch("people")
     await page.get_by_role("button", name="下一步").click()  # one person comes
+    await watch("language")
     await page.get_by_role("button", name="下一步").click()  # speaks Chinese
+    await watch("confirm")
     await page.get_by_role("button", name="都对，约好").click()
     number = page.locator(".number").first
     await expect(number).to_be_visible()
     printed = (await number.inner_text()).strip()
+    await watch("booked")
     await page.get_by_role("button", name="完成").click()
     return printed
 
 
-async def arrive(page: Page, number: str) -> None:
+async def arrive(page: Page, number: str, watch: Watch = unwatched) -> None:
     await page.get_by_role("button", name="我约好了，现在到了").click()
     for digit in re.sub(r"\D", "", number):
         await page.get_by_role("button", name=digit, exact=True).click()
     await page.get_by_role("button", name="我到了").click()
     await expect(page.get_by_text("开始前，请您知道")).to_be_visible()
+    await watch("notice")
     await page.get_by_role("button", name="我知道了，继续").click()
 
 
-async def check_devices(page: Page) -> None:
-    await _moving(page.locator("video").first)
+async def check_devices(page: Page, watch: Watch = unwatched) -> None:
+    await moving(page.locator("video").first)
+    await watch("picture")
     await page.get_by_role("button", name="看得见").click()
     meter = page.get_by_role("meter")
     await expect(meter).to_be_visible()
     await expect(meter).not_to_have_attribute("aria-valuenow", "0", timeout=10_000)
+    await watch("bar")
     await page.get_by_role("button", name="会动").click()
+    await watch("heard")
     await page.get_by_role("button", name="开始说").click()
     await expect(page.get_by_role("button", name="再试一次")).to_be_visible(timeout=15_000)
-    await page.get_by_role("button", name="听得见", exact=False).last.click()
+    await page.get_by_role("button", name="听得见").last.click()
+    await expect(page.get_by_text("我的号码")).to_be_visible()
 
 
 async def open_call(page: Page, living: Living) -> None:
     """From the day's list through the brief into the call page."""
     await page.goto(f"{living.server.url}/office")
-    await page.get_by_role("button", name="开始接谈").or_(
-        page.get_by_role("link", name="开始接谈")
-    ).click()
+    await (
+        page.get_by_role("button", name="开始接谈")
+        .or_(page.get_by_role("link", name="开始接谈"))
+        .click()
+    )
 
 
 async def admit(page: Page) -> None:
@@ -144,12 +170,10 @@ async def grab(video: Locator) -> bytes:
                   c.getContext('2d').drawImage(v, 0, 0);
                   return c.toDataURL('image/png').split(',')[1]; }"""
     )
-    import base64
-
     return base64.b64decode(encoded)
 
 
-async def _moving(video: Locator) -> None:
+async def moving(video: Locator) -> None:
     """Until the element has shown some frames."""
     await expect(video).to_be_visible()
     await video.evaluate(
@@ -160,6 +184,3 @@ async def _moving(video: Locator) -> None:
                                    else v.requestVideoFrameCallback(seen); };
               v.requestVideoFrameCallback(seen); })"""
     )
-
-
-moving = _moving
