@@ -60,10 +60,12 @@ export async function readProblem(response: Response): Promise<ApiError> {
           : 'message' in body && typeof body.message === 'string'
             ? body.message
             : body.code;
-      const details =
-        'details' in body && body.details && typeof body.details === 'object'
-          ? (body.details as Record<string, unknown>)
-          : {};
+      // RFC 9457 puts further members beside the standard ones.
+      const { details: nested, ...beside } = body as { details?: unknown } & Record<
+        string,
+        unknown
+      >;
+      const details = nested && typeof nested === 'object' ? { ...beside, ...nested } : beside;
       return new ApiError(body.code, words, response.status, details);
     }
   }

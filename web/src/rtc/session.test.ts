@@ -214,12 +214,23 @@ describe('a lost socket', () => {
     expect(lost_for_ms(call.state, performance.now())).toBeNull();
   });
 
+  test('of a server that restarts is tried again, with the same seat', async () => {
+    await join();
+    socket().cut(1012);
+    await reconnect();
+    const { id } = socket().last('resume');
+    socket().say({ type: 'error', id, code: 'restarting', message: 'Wait.', fatal: true });
+    await reconnect();
+    expect(socket().last('resume').resume_token).toBe('token-1');
+    expect(call.state.signaling).toBe('reconnecting');
+  });
+
   test('whose seat went to another screen does not fight for it', async () => {
     await join();
     socket().cut(4001);
     await vi.advanceTimersByTimeAsync(10_000);
     expect(sockets).toHaveLength(1);
-    expect(call.state.refusal?.code).toBe('seat_replaced');
+    expect(call.state.refusal?.code).toBe('replaced');
   });
 
   test('is tried again at once at first and at most every two seconds', async () => {

@@ -24,6 +24,14 @@ export interface CallOptions extends Entry {
   random?: () => number;
 }
 
+/** Refusals that a later try may not meet: the answer was lost, or the server is busy or restarting. */
+const COMES_BACK: ReadonlySet<string> = new Set([
+  'no_answer',
+  'restarting',
+  'unavailable',
+  'room_elsewhere',
+  'too_many',
+]);
 const SAMPLE_EVERY_MS = 2_000;
 /** A transport that is merely disconnected may heal; after this long we ask for a new leg. */
 const HEAL_WITHIN_MS = 4_000;
@@ -165,7 +173,7 @@ export class CallSession {
       if (!(error instanceof SignalingError)) throw error;
       // The socket went away before the answer: its end already starts the next try.
       if (error.code === 'connection_lost') return;
-      if (error.code === 'no_answer') socket.drop();
+      if (COMES_BACK.has(error.code)) socket.drop();
       else await this.refused(error);
       return;
     }
@@ -203,7 +211,7 @@ export class CallSession {
 
   private replaced(): void {
     if (this.isOver()) return;
-    this.fail({ code: 'seat_replaced', message: 'This seat was taken over on another screen.' });
+    this.fail({ code: 'replaced', message: 'This seat was taken over on another screen.' });
   }
 
   private fail(error: { code: string; message: string }): void {
@@ -245,7 +253,9 @@ export class CallSession {
         this.adapt(message.lines.find((line) => line.participant_id === this.current.me)?.quality);
         break;
       case 'error':
-        if (message.fatal) this.fail(message);
+        // After `no_answer` the server rests until we ask: our transport never came up.
+        if (message.code === 'no_answer') this.mediaLost();
+        else if (message.fatal && !COMES_BACK.has(message.code)) this.fail(message);
         return;
       default:
     }
