@@ -14,3 +14,8 @@ export function officialTitle(official: Titled, locale: Locale): string {
   if (locale === 'en') return official.title_en;
   return (locale === 'bo' && official.title_bo) || official.title_zh;
 }
+
+/** Several things in a row, the way the language strings them together. */
+export function listOf(items: readonly (string | number)[], locale: Locale): string {
+  return items.join(locale === 'en' ? ', ' : '、');
+}

@@ -8,9 +8,10 @@ export const calendar = (from: string, to: string) =>
   api.get('/api/calendar', { query: { from, to } });
 export const receptionDays = (from: string, to: string, official_id?: string) =>
   api.get('/api/reception-days', { query: { from, to, official_id } });
-export const slots = (id: string) => api.get('/api/reception-days/{id}/slots', { path: { id } });
+export const slots = (id: string) =>
+  api.get('/api/reception-days/{day_id}/slots', { path: { day_id: id } });
 export const create = (body: ReceptionDayCreate) => api.post('/api/reception-days', { body });
 export const publish = (id: string) =>
-  api.post('/api/reception-days/{id}/publish', { path: { id } });
+  api.post('/api/reception-days/{day_id}/publish', { path: { day_id: id } });
 export const cancel = (id: string, reason: string) =>
-  api.post('/api/reception-days/{id}/cancel', { path: { id }, body: { reason } });
+  api.post('/api/reception-days/{day_id}/cancel', { path: { day_id: id }, body: { reason } });

@@ -23,6 +23,13 @@ export interface Span {
   to: string;
 }
 
+/** The first day that is no weekend, `days` or more after `day`. Holidays are the page's to say. */
+export function workdayAfter(day: string, days: number): string {
+  let found = addDays(day, days);
+  while (weekdayOf(found) > 4) found = addDays(found, 1);
+  return found;
+}
+
 /** The week (Monday first) or month that `day` lies in. */
 export function spanOf(day: string, scale: Scale): Span {
   if (scale === 'week') {
