@@ -13,7 +13,7 @@ from media.client import RtcClient
 from media.peer import Offer, OfferedTrack
 from media.tracks import TrackName
 from signaling import protocol
-from signaling.client import SignalingClient, SignalingClosed, open_signaling
+from signaling.client import SignalingClient, SignalingClosed, SignalingRefused, open_signaling
 from signaling.protocol import Ended, ParticipantChanged, ParticipantState, RoomChanged, RoomState
 
 READY_WITHIN_S = 20.0
@@ -77,7 +77,12 @@ class Caller:
         while True:
             offer = await self.signaling.next(protocol.Offer, within_s=float("inf"))
             answer = await self.rtc.accept(_media_offer(offer))
-            await self.signaling.answer(offer.revision, answer)
+            try:
+                await self.signaling.answer(offer.revision, answer)
+            except SignalingRefused as refused:
+                # A newer offer is on its way; the answer to this one is of no use to anyone.
+                if refused.code != "stale_answer":
+                    raise
 
 
 def _media_offer(offer: protocol.Offer) -> Offer:

@@ -39,6 +39,7 @@ class Grant(BaseModel):
     may_end: bool
     slot_ends_at: datetime | None
     official_id: str
+    county_id: str
     expires_at: datetime
 
 
@@ -99,6 +100,7 @@ def new_grant(
     may_end: bool,
     slot_ends_at: datetime | None,
     official_id: str,
+    county_id: str,
     now: datetime,
     ttl: timedelta,
 ) -> Grant:
@@ -107,6 +109,6 @@ def new_grant(
         grant_id=new_id(), room_id=room_id, appointment_id=appointment_id,
         participant_id=participant_id, role=role, label_zh=label_zh, label_bo=label_bo,
         label_en=label_en, publish=publish, may_admit=may_admit, may_end=may_end,
-        slot_ends_at=slot_ends_at, official_id=official_id,
+        slot_ends_at=slot_ends_at, official_id=official_id, county_id=county_id,
         expires_at=(now + ttl).astimezone(UTC),
     )  # fmt: skip

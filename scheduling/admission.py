@@ -171,7 +171,7 @@ async def enter(
         label_zh=seat.label_zh, label_bo=seat.label_bo, label_en=seat.label_en,
         publish=seat.publish, may_admit=seat.presides, may_end=seat.presides,
         slot_ends_at=appointment.slot.ends_at, official_id=appointment.reception_day.official_id,
-        now=now, ttl=ttl,
+        county_id=appointment.county_id, now=now, ttl=ttl,
     )  # fmt: skip
     await audit.record(
         tx, now=now, actor=principal.actor, action="room_entered",

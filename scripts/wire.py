@@ -15,6 +15,14 @@ from core.settings import Settings
 from signaling.wire import typescript
 
 ROOT = Path(__file__).parents[1]
+API_OPTIONS = (
+    "--alphabetize",
+    # Pages import schemas by their own names.
+    "--root-types",
+    "--root-types-no-schema-prefix",
+    # The server sends every field; one with a default is not optional to a reader.
+    "--default-non-nullable=false",
+)
 
 
 def openapi() -> str:
@@ -34,7 +42,7 @@ def write(out: Path) -> None:
             ROOT / "web/node_modules/openapi-typescript/bin/cli.js",
         )
         subprocess.run(  # noqa: S603  both are ours
-            [node, tool, document, "--output", out / "api.ts", "--alphabetize"],
+            [node, tool, document, "--output", out / "api.ts", *API_OPTIONS],
             check=True,
             stdout=subprocess.DEVNULL,
         )

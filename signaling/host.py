@@ -340,7 +340,8 @@ class RoomHost:
         recorder = await self._open_recorder(recording_id, started_at_now=True)
         begin = Beginning(
             session_id=self._session_id, appointment_id=self._appointment_id,
-            room_id=self.room_id, official_id=self._official_id, node=self._tools.node_name,
+            room_id=self.room_id, official_id=self._official_id,
+            county_id=present[0].county_id, node=self._tools.node_name,
             started_at=started_at, slot_ends_at=self.room.slot_ends_at,
             recording_id=None if recorder is None else recording_id,
         )  # fmt: skip

@@ -9,19 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import column, delete, select, table, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.errors import NotFound
 from core.events import EventKind, publish
 from core.grants import Grant
 from core.ids import AppointmentId, ParticipantId, RecordingId, RoomId, SessionId, new_id
 from media.model import Recording, RecordingState
 from signaling.model import Attendance, Session, SessionState
 from signaling.protocol import EndReason
-
-# All that signaling knows of an appointment: whose county's it is. The table is scheduling's.
-_appointments = table("appointments", column("id"), column("county_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,7 @@ class Beginning:
     appointment_id: AppointmentId
     room_id: RoomId
     official_id: str
+    county_id: str
     node: str
     started_at: datetime
     slot_ends_at: datetime | None
@@ -58,7 +55,7 @@ async def start_session(tx: AsyncSession, begin: Beginning, present: Sequence[Gr
 
     Repeatable with the same `session_id`: an attempt whose commit was not confirmed is replaced.
     Raises `IntegrityError` on uq_sessions_appointment_id if the appointment already has another
-    Session, `NotFound` if there is no such appointment.
+    Session, or on its foreign key if there is no such appointment.
     """
     for earlier in (
         delete(Attendance).where(Attendance.session_id == begin.session_id),
@@ -66,15 +63,10 @@ async def start_session(tx: AsyncSession, begin: Beginning, present: Sequence[Gr
         delete(Session).where(Session.id == begin.session_id),
     ):
         await tx.execute(earlier)
-    county_id = await tx.scalar(
-        select(_appointments.c.county_id).where(_appointments.c.id == begin.appointment_id)
-    )
-    if county_id is None:
-        raise NotFound("There is no such appointment.")
     tx.add(
         Session(
             id=begin.session_id, appointment_id=begin.appointment_id, room_id=begin.room_id,
-            official_id=begin.official_id, county_id=county_id, node=begin.node, epoch=1,
+            official_id=begin.official_id, county_id=begin.county_id, node=begin.node, epoch=1,
             state=SessionState.LIVE, started_at=begin.started_at, ended_at=None, end_reason=None,
             recording_id=begin.recording_id, slot_ends_at=begin.slot_ends_at,
         )

@@ -8,7 +8,6 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from core.db import Database, violates
-from core.errors import NotFound
 from core.events import Event, EventKind
 from core.ids import AppointmentId, ParticipantId, RecordingId, RoomId, SessionId, new_id
 from media.model import Recording
@@ -37,7 +36,8 @@ async def begin(database: Database) -> Beginning:
     appointment_id = await make_appointment(database, prefecture)
     return Beginning(
         session_id=SessionId(new_id()), appointment_id=AppointmentId(appointment_id),
-        room_id=RoomId(appointment_id), official_id=prefecture.official_id, node="node-1",
+        room_id=RoomId(appointment_id), official_id=prefecture.official_id,
+        county_id=prefecture.units["513328"], node="node-1",
         started_at=START, slot_ends_at=None, recording_id=RecordingId(new_id()),
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ async def test_two_nodes_cannot_both_start_the_session_of_an_appointment(
     def other(n: int) -> Beginning:
         return Beginning(
             SessionId(new_id()), begin.appointment_id, begin.room_id, begin.official_id,
-            f"node-{n}", START, None, RecordingId(new_id()),
+            begin.county_id, f"node-{n}", START, None, RecordingId(new_id()),
         )  # fmt: skip
 
     tries = [other(n) for n in range(8)]
@@ -125,10 +125,10 @@ async def test_a_start_that_was_committed_unnoticed_may_be_repeated(
 
 async def test_an_unknown_appointment_is_not_called(database: Database, begin: Beginning) -> None:
     nobody = Beginning(
-        begin.session_id, AppointmentId(new_id()), begin.room_id, begin.official_id, "node-1",
-        START, None, None,
+        begin.session_id, AppointmentId(new_id()), begin.room_id, begin.official_id,
+        begin.county_id, "node-1", START, None, None,
     )  # fmt: skip
-    with pytest.raises(NotFound):
+    with pytest.raises(IntegrityError):
         await started(database, nobody)
 
 

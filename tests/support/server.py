@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-START_TIMEOUT_S = 40
+START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
 
 
@@ -76,6 +76,7 @@ class ServerProcess:
                     return
             except httpx.TransportError:
                 time.sleep(0.1)
+        self.kill()
         raise RuntimeError(f"server not ready:\n{self.log_tail()}")
 
     def kill(self) -> None:

@@ -63,7 +63,8 @@ class House:
             label_bo=None, label_en=role,
             publish=(*tracks, "document") if role == "petitioner" else tracks,
             may_admit=presides, may_end=presides, slot_ends_at=now + timedelta(minutes=20),
-            official_id=self.prefecture.official_id, now=now, ttl=ttl or timedelta(minutes=1),
+            official_id=self.prefecture.official_id, county_id=self.prefecture.units["513328"],
+            now=now, ttl=ttl or timedelta(minutes=1),
         )  # fmt: skip
         return self.services.grant_key.sign(grant)
 

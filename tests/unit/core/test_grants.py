@@ -16,7 +16,7 @@ def make_grant(ttl_s: int = 60) -> Grant:
         room_id=RoomId("r"), appointment_id=AppointmentId("a"), participant_id=ParticipantId("p"),
         role="petitioner", label_zh="来访人", label_bo=None, label_en="Petitioner",
         publish=("camera", "microphone"), may_admit=False, may_end=False, slot_ends_at=None,
-        official_id="o", now=NOW, ttl=timedelta(seconds=ttl_s),
+        official_id="o", county_id="c", now=NOW, ttl=timedelta(seconds=ttl_s),
     )  # fmt: skip
 
 
