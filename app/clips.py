@@ -66,7 +66,7 @@ def face_input() -> tuple[list[str], bool]:
 
 def picture_filter(speaker: Speaker, width: int, height: int) -> str:
     scale = f"scale={width}:{height}:flags=lanczos,fps=30"
-    return f"{scale},hflip,hue=h=60" if speaker.is_mirrored else scale
+    return f"{scale},hflip,hue=s=0.35" if speaker.is_mirrored else scale
 
 
 def talking_clip(

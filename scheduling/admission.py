@@ -202,8 +202,8 @@ def _seat(appointment: Appointment, principal: Principal) -> _Seat:
         case KioskDevice() if serves(principal, appointment):
             # One seat for the petitioner's side, whichever kiosk of the hall serves it.
             return _Seat(
-                PETITIONER, PETITIONER, f"{county.name_zh}接待室", None,
-                f"{county.name_en} reception room", ("camera", "microphone", "document"),
+                PETITIONER, PETITIONER, "来访人", None, "Petitioner",
+                ("camera", "microphone", "document"),
             )  # fmt: skip
         case Staff() if presides(principal, appointment):
             return _Seat(

@@ -303,7 +303,7 @@ async def test_each_gets_a_grant_for_what_it_is(house, desk, kiosk, office):
     assert grants["desk"].publish == ("camera", "microphone")
     assert [grants[name].may_admit for name in grants] == [False, True, False]
     assert [grants[name].may_end for name in grants] == [False, True, False]
-    assert grants["petitioner"].label_zh == "甘孜县接待室"
+    assert grants["petitioner"].label_zh == "来访人"
     assert len({one.participant_id for one in grants.values()}) == 3
     again = house.services.grant_key.verify((await kiosk.post(url)).json()["grant"], now=NINE)
     assert again.participant_id == grants["petitioner"].participant_id

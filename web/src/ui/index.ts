@@ -1,6 +1,7 @@
 // The furniture. Pages are put together from these; none of them knows a page or the server.
 export { default as UiButton } from './UiButton.vue';
 export { default as UiClock } from './UiClock.vue';
+export { default as UiCombo } from './UiCombo.vue';
 export { default as UiDialog } from './UiDialog.vue';
 export { default as UiEmpty } from './UiEmpty.vue';
 export { default as UiError } from './UiError.vue';
@@ -19,7 +20,7 @@ export { default as UiVideo } from './UiVideo.vue';
 export { lookOfState } from './appointmentState';
 export type { IconName } from './icons';
 export { say } from './toasts';
-export { useDeed, useLoad } from './useLoad';
+export { useDeed, useDeedsInOrder, useLoad } from './useLoad';
 export { useNow } from './useNow';
 export { useWords } from './useWords';
 export { useCall, type Call } from './useCall';

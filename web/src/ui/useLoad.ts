@@ -72,3 +72,29 @@ export function useDeed<A extends unknown[], T>(doIt: (...args: A) => Promise<T>
   }
   return { error, busy, run };
 }
+
+/** As `useDeed`, but nothing is dropped while one is under way: each is done after the one before. */
+export function useDeedsInOrder<A extends unknown[], T>(
+  doIt: (...args: A) => Promise<T>,
+): Deed<A, T> {
+  const error = shallowRef<unknown>(null);
+  const busy = ref(false);
+  let last: Promise<unknown> = Promise.resolve();
+  async function run(...args: A): Promise<T | undefined> {
+    const mine = last.then(() => doIt(...args));
+    // The next one starts whether or not this one went well.
+    const settled = mine.catch(() => undefined);
+    last = settled;
+    busy.value = true;
+    error.value = null;
+    try {
+      return await mine;
+    } catch (problem) {
+      error.value = problem;
+      return undefined;
+    } finally {
+      if (last === settled) busy.value = false;
+    }
+  }
+  return { error, busy, run };
+}
