@@ -1,14 +1,10 @@
 // How the pages about cases name things that the server gives in several languages or as a code.
 import type { Locale } from '@/i18n';
 import { daysUntil } from '@/i18n/format';
-import type { CaseLine, CaseView, ClockView, OrgUnitView, RecordingView } from '@/wire/api';
+import type { CaseLine, CaseView, ClockView, RecordingView } from '@/wire/api';
 
-export function unitName(unit: OrgUnitView, locale: Locale): string {
-  if (locale === 'en') return unit.name_en;
-  return locale === 'bo' ? (unit.name_bo ?? unit.name_zh) : unit.name_zh;
-}
-
-export function officialTitle(
+/** A case carries its official's title in two languages. */
+export function presiding(
   item: Pick<CaseView, 'official_title_zh' | 'official_title_en'>,
   locale: Locale,
 ): string {

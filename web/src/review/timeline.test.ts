@@ -221,6 +221,14 @@ describe('a party that comes late or leaves early', () => {
     expect(late.paused).toBe(true);
   });
 
+  it('is started a moment early, so that it comes in on time', () => {
+    const all = put('all', 0, 60_000);
+    const late = put('late', 5000, 10_000, { start_ms: 80 });
+    timeline.play();
+    pass(5400);
+    expect(Math.abs(all.currentTime - (late.currentTime + 5))).toBeLessThan(0.04);
+  });
+
   it('does not hold the others when its file is a little shorter than promised', () => {
     put('all', 0, 60_000);
     const short = new FakeMedia(9.8);

@@ -44,8 +44,12 @@ export const HARD_SEEK_MS = 250;
 /** A nudge never changes the speed by more than this share; beyond it, speech sounds wrong. */
 export const NUDGE_SHARE = 0.1;
 const NUDGE_HORIZON_MS = 400;
+/** An element moves about this long after it was told to; who comes later is told that much earlier. */
+const START_LEAD_MS = 80;
 /** An element that was just sought gets this long to settle before it is sought again. */
 const SETTLE_MS = 1500;
+/** Elements report a first step before they really run; only the second one counts as moving. */
+const MOVING_S = 0.04;
 /** An element that will not move (a hidden tab, a lost decoder) must not hold the others for ever. */
 const START_PATIENCE_MS = 1000;
 /** Files end a few frames before or after the length they were measured to have. */
@@ -224,6 +228,11 @@ export class Timeline {
     }
     for (const track of this.tracks.values()) {
       if (track.failed) continue;
+      const early_ms = track.span.offset_ms - this.at_ms;
+      if (early_ms > 0 && early_ms <= START_LEAD_MS * this.rate) {
+        if (track.media.paused) start(track.media);
+        continue;
+      }
       if (this.phaseOf(track) !== 'within') {
         if (!track.media.paused) track.media.pause();
         continue;
@@ -323,7 +332,7 @@ export class Timeline {
 }
 
 const positionOf = (track: Track): number => track.media.currentTime * 1000;
-const moves = (track: Track): boolean => track.media.currentTime > track.started_from_s;
+const moves = (track: Track): boolean => track.media.currentTime - track.started_from_s > MOVING_S;
 const isReady = ({ media }: Track): boolean =>
   !media.seeking && media.readyState >= HAVE_FUTURE_DATA;
 
