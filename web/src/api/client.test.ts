@@ -55,7 +55,7 @@ test('no answer at all is being offline', async () => {
 });
 
 test('paths are filled and escaped, queries leave out what is not there', () => {
-  expect(fillPath('/api/cases/{case_id}', { id: 'a/b' })).toBe('/api/cases/a%2Fb');
-  expect(() => fillPath('/api/cases/{case_id}')).toThrow('needs id');
+  expect(fillPath('/api/cases/{case_id}', { case_id: 'a/b' })).toBe('/api/cases/a%2Fb');
+  expect(() => fillPath('/api/cases/{case_id}')).toThrow('needs case_id');
   expect(queryString({ a: 1, b: null, c: undefined, d: ['x', 'y'] })).toBe('?a=1&d=x&d=y');
 });
