@@ -39,6 +39,13 @@ SECURITY_HEADERS = {
 }
 
 
+PRINTED = "/slip.pdf"
+PRINTED_POLICY = SECURITY_HEADERS["Content-Security-Policy"].replace(
+    "frame-ancestors 'none'", "frame-ancestors 'self'"
+)
+"""The kiosk prints a slip from a frame of its own page; nothing else is ever framed."""
+
+
 def problem(status: int, code: str, detail: str, **details: Any) -> JSONResponse:
     """An RFC 9457 problem. `code` is stable for programs; `detail` says what to do next."""
     body = {"type": "about:blank", "status": status, "code": code, "detail": detail, **details}
@@ -102,6 +109,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["path"].endswith(PRINTED):
+                    headers["Content-Security-Policy"] = PRINTED_POLICY
                 if scope["path"].startswith("/api"):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)

@@ -14,7 +14,7 @@
 
 Raise early with the most exact class; `app/api.py` and `signaling/endpoint.py` translate once.
 `message` is a complete sentence that says what to do next and never names a person; pages translate
-by `code` (`error.<code>` in i18n) and fall back to `message`. `details` are JSON values of many
+by `code` (`errors.<code>` in i18n) and fall back to `message`. `details` are JSON values of many
 shapes, for programs and for translations.
 """
 

@@ -115,3 +115,12 @@ async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClie
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
     assert (await client.get("/api/taken")).headers["cache-control"] == "no-store"
+
+
+async def test_only_a_slip_may_be_framed_and_only_by_our_own_page(
+    client: httpx.AsyncClient,
+) -> None:
+    slip = await client.get("/api/appointments/x/slip.pdf")
+    page = await client.get("/api/taken")
+    assert "frame-ancestors 'self'" in slip.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
