@@ -15,7 +15,7 @@ export interface HealthReport {
   node: string;
   roles: string[];
   free_disk_mib: number;
-  live_rooms: number;
+  rooms: number;
   events_waiting: number;
   recordings: Record<string, number>;
   /** Position of the first audit line that does not fit the chain; null while all do. */
