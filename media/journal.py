@@ -195,11 +195,10 @@ def journals_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if _FILE_NAME.match(path.name))
 
 
-def first_free_segment(directory: Path, participant_id: ParticipantId, leg: int) -> int:
-    """The number of this leg's next segment."""
+def last_leg(directory: Path) -> int:
+    """The highest leg number of any participant here; 0 if there is no journal."""
     found = (_FILE_NAME.match(path.name) for path in directory.iterdir())
-    mine = [m for m in found if m and m["who"] == participant_id and int(m["leg"]) == leg]
-    return max((int(m["segment"]) + 1 for m in mine), default=0)
+    return max((int(match["leg"]) for match in found if match), default=0)
 
 
 # --- writing -------------------------------------------------------------------------------------

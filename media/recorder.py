@@ -215,7 +215,7 @@ class PartyTap:
         self._disk_lock = threading.Lock()
         self._segment: _Segment | None = None
         self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
-        self._next_segment: int | None = None  # not yet asked
+        self._next_segment = 0  # not yet asked
         self._carried: list[bytes] = []  # records the disk has not surely got
         self._carried_bytes = 0
         self._retry_at_ns = 0
@@ -340,10 +340,6 @@ class PartyTap:
 
     def _open_segment(self, now_ns: int) -> None:
         directory = self._recorder.directory
-        if self._next_segment is None:
-            self._next_segment = journal.first_free_segment(
-                directory, self._header.participant_id, self._header.leg
-            )
         header = journal.next_segment(self._header, self._next_segment)
         path = directory / header.file_name
         self._next_segment += 1
@@ -473,6 +469,7 @@ class Recorder:
         clock: Clock,
         disk: Disk,
         timeline: "_Timeline",
+        legs_before: int,
         lock_fd: int,
         on_trouble: Callable[[Trouble], None] | None,
     ) -> None:
@@ -481,6 +478,9 @@ class Recorder:
         self._session_id = session_id
         self._clock = clock
         self._timeline = timeline
+        # A process that was restarted counts its legs from 1 again, on new transports with new
+        # clocks; in the book they follow the ones from before.
+        self._legs_before = legs_before
         self._lock_fd = lock_fd
         self._on_trouble = on_trouble
         self._taps: list[PartyTap] = []
@@ -544,6 +544,7 @@ class Recorder:
             clock=clock,
             disk=real,
             timeline=timeline,
+            legs_before=journal.last_leg(directory),
             lock_fd=lock_fd,
             on_trouble=on_trouble,
         )
@@ -560,11 +561,14 @@ class Recorder:
         return self._clock.monotonic_ns()
 
     def party(self, participant_id: ParticipantId, leg: int, label: str, role: str) -> PartyTap:
-        """A tap for one leg of one participant. Touches no disk: the writer makes the file."""
+        """A tap for one leg of one participant, numbered within this process.
+
+        Touches no disk: the writer makes the file.
+        """
         header = JournalHeader(
             session_id=self._session_id,
             participant_id=participant_id,
-            leg=leg,
+            leg=self._legs_before + leg,
             segment=0,
             role=role,
             label=label,

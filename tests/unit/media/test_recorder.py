@@ -243,7 +243,7 @@ def test_a_live_recording_can_neither_be_recovered_nor_opened_twice(desk: Desk) 
         desk.open()
 
 
-async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_segment(desk: Desk) -> None:
+async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_leg(desk: Desk) -> None:
     desk.send(3)
     desk.tick()
     os.close(desk.recorder._lock_fd)  # what the kernel does when a process dies
@@ -255,9 +255,9 @@ async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_segment(desk:
     tap.rtp(track, b"later", desk.clock.monotonic_ns())
     sealed = await again.seal()
     assert desk.kept() == [*desk.sent, b"later"]
-    assert [(e.segment, e.sealed) for e in sealed.manifest.journals] == [
-        (0, SealReason.RECOVERED),
-        (1, SealReason.ENDED),
+    assert [(e.leg, e.segment, e.sealed) for e in sealed.manifest.journals] == [
+        (1, 0, SealReason.RECOVERED),
+        (2, 0, SealReason.ENDED),
     ]
     assert sealed.manifest.journals[1].first_ms == 5040
 
