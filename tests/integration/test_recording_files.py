@@ -42,6 +42,7 @@ def packets_in(directory: Path) -> list[bytes]:
 
 WRITER = """
 import sys, time
+from datetime import UTC, datetime
 from pathlib import Path
 from core.clock import SystemClock
 from media.recorder import Recorder

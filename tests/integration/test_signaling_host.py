@@ -17,7 +17,6 @@ from core.ids import AppointmentId, ParticipantId, RoomId, SessionId
 from core.store import open_store
 from media.events import PeerConnected, PeerLost, SpeakingChanged
 from media.model import Recording
-from scheduling.model import Appointment
 from signaling.effects import Entered, RoomMessage, Said, SocketGone, SocketId, Tick
 from signaling.host import RoomHost, Tools
 from signaling.model import Session
@@ -57,6 +56,7 @@ class Bench:
     database: Database
     recorders: list[FakeRecorder]
     official_id: str
+    county_id: str
     boxes: dict[ParticipantId, Outbox] = field(default_factory=dict)
     forgotten: list[RoomHost] = field(default_factory=list)
     pokes: list[None] = field(default_factory=list)
@@ -64,7 +64,9 @@ class Bench:
     def enter(self, role: str) -> Outbox:
         box = Outbox(SocketId(len(self.boxes) + 1))
         room_id = self.host.room_id
-        grant = make_grant(role, room_id=room_id, official_id=self.official_id)
+        grant = make_grant(
+            role, room_id=room_id, official_id=self.official_id, county_id=self.county_id
+        )
         self.boxes[ParticipantId(grant.participant_id)] = box
         self.host.add_socket(box)
         self.host.feed(Entered(grant, box.socket_id, "j", "token"))
@@ -130,6 +132,7 @@ async def bench(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Benc
     )  # fmt: skip
     yield Bench(
         host, media, clock, sqlite_database, recorders, prefecture.official_id,
+        prefecture.units["513328"],
         forgotten=forgotten, pokes=pokes,
     )  # fmt: skip
     await host.drain()
@@ -244,7 +247,7 @@ async def test_an_appointment_is_not_called_twice(bench: Bench) -> None:
         tx.add(
             Session(
                 id="e" * 32, appointment_id=bench.host.room_id, room_id=bench.host.room_id,
-                official_id=bench.official_id, county_id=await _county(bench), node="node-2",
+                official_id=bench.official_id, county_id=bench.county_id, node="node-2",
                 epoch=1, state="live", started_at=START, ended_at=None, end_reason=None,
                 recording_id=None, slot_ends_at=None,
             )
@@ -254,15 +257,6 @@ async def test_an_appointment_is_not_called_twice(bench: Bench) -> None:
     (error,) = waiting(bench.boxes[CHAIR], Error)
     assert isinstance(error, Error) and error.code == "session_exists"
     assert bench.media.live_with == []
-
-
-async def _county(bench: Bench) -> str:
-    async with bench.database.reading() as tx:
-        found = await tx.scalar(
-            select(Appointment.county_id).where(Appointment.id == bench.host.room_id)
-        )
-    assert found is not None
-    return found
 
 
 async def test_the_state_of_the_recording_comes_from_what_the_recorder_says(bench: Bench) -> None:

@@ -24,6 +24,7 @@ def make_grant(
     room_id: str = ROOM,
     participant_id: str | None = None,
     official_id: str = "o" * 32,
+    county_id: str = "c" * 32,
     now: datetime = NOON,
     ttl: timedelta = timedelta(minutes=1),
 ) -> Grant:
@@ -36,7 +37,7 @@ def make_grant(
         publish=("camera", "microphone", "document") if role == "petitioner"
         else ("camera", "microphone"),
         may_admit=presides, may_end=presides, slot_ends_at=now + timedelta(minutes=20),
-        official_id=official_id, county_id="c" * 32, now=now, ttl=ttl,
+        official_id=official_id, county_id=county_id, now=now, ttl=ttl,
     )  # fmt: skip
 
 
