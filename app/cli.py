@@ -53,12 +53,13 @@ def serve() -> None:
 @cli.command()
 def demo() -> None:
     """Seed the demo prefecture if the database is empty, print addresses and sign-ins, serve."""
-    from app.seed import print_welcome, seed
+    from app.seed import fresh_kiosk_codes, print_welcome, seed
     from app.serve import serve as run
 
     chosen = settings()
     asyncio.run(seed(chosen))
-    run(chosen, on_started=lambda: print_welcome(chosen))
+    codes = asyncio.run(fresh_kiosk_codes(chosen))
+    run(chosen, on_started=lambda: print_welcome(chosen, codes))
 
 
 @cli.command()

@@ -113,7 +113,7 @@ def _mount_pages(app: FastAPI, web_dir: Path) -> None:
         return
     app.mount("/assets", Assets(directory=web_dir / "assets"), name="assets")
 
-    @app.get("/{path:path}", include_in_schema=False)
+    @app.api_route("/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(path: str) -> Response:
         """The page of a place, or a file that the build put beside it."""
         place = path.split("/", 1)[0]

@@ -6,6 +6,7 @@ held, by two scripted participants, through the real signaling, relay and record
 whose wall clock is set to that past day.
 """
 
+import contextlib
 import secrets
 import socket
 import tempfile
@@ -88,11 +89,17 @@ async def seed(settings: Settings) -> None:
     configure_logging(level="WARNING")
     founding = await found(settings)
     if founding is not None:
+        _say("正在写入演示数据：真实进行并录制两次短通话，约两分钟。")
+        _say("Seeding: two short talks are really being held and recorded, about two minutes.")
         await _live_through(settings, founding, SystemClock())
 
 
-def print_welcome(settings: Settings) -> None:
-    """Addresses and demo sign-ins, and a fresh code for each demo kiosk."""
+def _say(words: str) -> None:
+    print(words, flush=True)  # noqa: T201  someone waits at the console
+
+
+def print_welcome(settings: Settings, codes: dict[str, str]) -> None:
+    """Addresses and demo sign-ins, and each demo kiosk's fresh enrolment code."""
     path = _sign_ins_path(settings)
     url = settings.base_url
     lines = ["", f"  远程视频接访  Remote Reception   {url}", ""]
@@ -100,9 +107,22 @@ def print_welcome(settings: Settings) -> None:
         password = path.read_text().strip()
         for person in PEOPLE:
             lines.append(f"  {person.username:<10} {password}   {person.shown_as}")
-        lines += ["", f"  {url}/sign-in  以上任一账号    {url}/kiosk  一体机（输入一次性注册码）"]
-        lines += [f"  一体机注册码：{name}  reception kiosk code {name}" for name, _ in KIOSKS]
+        lines += ["", f"  {url}/sign-in  任一账号 any account", f"  {url}/kiosk    一体机 kiosks:"]
+        lines += [f"    {name}  {code}" for name, code in codes.items()]
+        lines += [
+            "",
+            "  Ctrl-C 停止 stops it; reception kiosk code NAME 重新取注册码 makes a new code",
+        ]
     print("\n".join(lines), flush=True)  # noqa: T201  this is the command's answer
+
+
+async def fresh_kiosk_codes(settings: Settings) -> dict[str, str]:
+    """A new enrolment code for each demo kiosk that is there, by the kiosk's name."""
+    codes = {}
+    for name, _ in KIOSKS:
+        with contextlib.suppress(LookupError):
+            codes[name] = await fresh_kiosk_code(settings, name)
+    return codes
 
 
 async def fresh_kiosk_code(settings: Settings, name: str) -> str:

@@ -40,5 +40,8 @@ def configure_logging(*, level: str = "INFO", as_json: bool = False) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # Library chatter that would drown the story; their warnings still pass.
-    for noisy in ("aioice", "aiortc", "websockets", "uvicorn.access", "dbos", "alembic"):
+    for noisy in ("aioice", "websockets", "uvicorn.access", "dbos", "alembic", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its receivers run in our own scripted clients only, where a frame before the first keyframe
+    # cannot be decoded and is no news.
+    logging.getLogger("aiortc").setLevel(logging.ERROR)
