@@ -111,7 +111,7 @@ def print_welcome(settings: Settings, codes: dict[str, str]) -> None:
         lines += [f"    {name}  {code}" for name, code in codes.items()]
         lines += [
             "",
-            "  Ctrl-C 停止 stops it; reception kiosk code NAME 重新取注册码 makes a new code",
+            "  Ctrl-C 停止 stops it; reception kiosk code NAME 重新取登记码 makes a new code",
         ]
     print("\n".join(lines), flush=True)  # noqa: T201  this is the command's answer
 

@@ -213,7 +213,8 @@ async def day_views(
             topics=tuple(day.topics), counties=tuple(unit.view() for unit in counties_of(day)),
             state=ReceptionDayState(day.state), cancel_reason=day.cancel_reason,
             published_at=day.published_at, slots_total=len(slots[day.id]),
-            slots_free=_free(slots[day.id]), note=day_note(day.day, known_days(day.day.year)),
+            slots_free=_free(slots[day.id]), slots_taken=_taken(slots[day.id]),
+            note=day_note(day.day, known_days(day.day.year)),
         )
         for day in days
     ]  # fmt: skip
@@ -265,12 +266,12 @@ def slot_view(slot: Slot, hold: Hold | None, *, now: datetime) -> SlotView:
 
 
 def slot_state(slot: Slot, hold: Hold | None, *, now: datetime) -> SlotState:
+    if hold is not None and hold.confirmed_at is not None:
+        return SlotState.TAKEN
     if slot.starts_at <= now:
         return SlotState.PAST
     if hold is None:
         return SlotState.FREE
-    if hold.confirmed_at is not None:
-        return SlotState.TAKEN
     return SlotState.HELD if hold.expires_at > now else SlotState.FREE
 
 
@@ -397,6 +398,10 @@ def _with_details(query: Select[ReceptionDay]) -> Select[ReceptionDay]:
         ),
         selectinload(ReceptionDay.admitted).joinedload(ReceptionDayCounty.county, innerjoin=True),
     )
+
+
+def _taken(slots: Iterable[SlotView]) -> int:
+    return sum(slot.state is SlotState.TAKEN for slot in slots)
 
 
 def _free(slots: Iterable[SlotView]) -> int:

@@ -91,6 +91,8 @@ class ReceptionDayView(ResponseModel):
     published_at: datetime | None
     slots_total: int
     slots_free: int
+    """Still to be had; a slot whose time has come is neither free nor taken."""
+    slots_taken: int
     note: DayNote | None
 
 

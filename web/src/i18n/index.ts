@@ -76,14 +76,9 @@ const REMEMBERED = 'reception.locale';
 
 /** Change the language of the page. Staff pages remember it; a kiosk must forget with the visitor. */
 export async function setLocale(locale: Locale, { remember = true } = {}): Promise<void> {
-  const before = currentLocale();
+  // Words first: a page must not speak half of one language and half of another.
+  await Promise.all([...wanted].map((file) => load(locale, file)));
   i18n.global.locale.value = locale;
-  try {
-    await loadWords();
-  } catch (error) {
-    i18n.global.locale.value = before;
-    throw error;
-  }
   document.documentElement.lang = locale;
   if (remember) localStorage.setItem(REMEMBERED, locale);
 }

@@ -176,3 +176,14 @@ function inRows(aspects: readonly number[], count: number): number[][] {
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+const AT_ONCE_MS = 1000;
+
+/** Where a replay opens: when everyone who came at once can be seen, not the moment before. */
+export function opensAt_ms(recording: RecordingView): number {
+  const offsets = recording.files
+    .filter((file) => file.kind === 'party')
+    .map((file) => file.offset_ms)
+    .filter((offset_ms) => offset_ms < AT_ONCE_MS);
+  return Math.max(0, ...offsets);
+}

@@ -109,7 +109,7 @@ const liveFirst = (a: ReceptionDayView, b: ReceptionDayView): number =>
   a.starts.localeCompare(b.starts);
 
 export const fullness = (day: ReceptionDayView): number =>
-  day.slots_total ? (day.slots_total - day.slots_free) / day.slots_total : 0;
+  day.slots_total ? day.slots_taken / day.slots_total : 0;
 
 const minutes = (time: string): number => {
   const [hour = 0, minute = 0] = time.split(':').map(Number);

@@ -2141,6 +2141,8 @@ export interface components {
             slot_minutes: number;
             /** Slots Free */
             slots_free: number;
+            /** Slots Taken */
+            slots_taken: number;
             /** Slots Total */
             slots_total: number;
             /**
