@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { isWholeCaseNumber, shapeCaseNumber } from './caseNumber';
+import { isWholeCaseNumber, scannedNumber, shapeCaseNumber } from './caseNumber';
 
 test('digits alone take the shape of the slip', () => {
   expect(shapeCaseNumber('51332820260525000017')).toBe('513328-SP-20260525-00001-7');
@@ -17,4 +17,11 @@ test('half a number is kept as far as it goes', () => {
 
 test('digits beyond the last are dropped', () => {
   expect(shapeCaseNumber('513328202605250000179999')).toBe('513328-SP-20260525-00001-7');
+});
+
+test("a slip's QR code brings its number behind the #, and nothing else does", () => {
+  expect(scannedNumber('#case=513328-SP-20260525-00001-7')).toBe('513328-SP-20260525-00001-7');
+  for (const hash of ['', '#ask', '#case=', '#case=<b>', '#case=1']) {
+    expect(scannedNumber(hash)).toBe('');
+  }
 });

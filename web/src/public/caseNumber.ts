@@ -25,3 +25,9 @@ export function shapeCaseNumber(typed: string): string {
 export function isWholeCaseNumber(text: string): boolean {
   return /^\d{6}-SP-\d{8}-\d{5}-[0-9X]$/.test(text);
 }
+
+/** The case number behind the # of a slip's QR code, or nothing. */
+export function scannedNumber(hash: string): string {
+  const found = /^#case=([0-9A-Za-z-]{4,64})$/.exec(hash);
+  return found?.[1] ? shapeCaseNumber(found[1]) : '';
+}
