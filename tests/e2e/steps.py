@@ -134,6 +134,16 @@ async def admit(page: Page) -> None:
     await expect(page.get_by_text("正在录制")).to_be_visible(timeout=CALL_MS)
 
 
+async def show_paper(kiosk: Page, office: Page) -> None:
+    """The villager puts a paper under the second camera; the official keeps the page."""
+    await kiosk.get_by_role("button", name="给领导看材料").click()
+    keep = office.get_by_role("button", name="留存这一页")
+    await expect(keep).to_be_enabled(timeout=CALL_MS)
+    await moving(office.locator("video").nth(1))
+    await keep.click()
+    await expect(office.get_by_text("已留存").first).to_be_visible(timeout=CALL_MS)
+
+
 async def note_demand(page: Page, text: str) -> None:
     field = page.locator("#new-demand")
     await field.fill(text)

@@ -99,6 +99,7 @@ def file_of(living: Living, file: dict[str, Any]) -> Path:
         if path.is_file()
         and path.stat().st_size == file["size_bytes"]
         and (file["participant_id"] or file["kind"]) in path.name
+        and (file["kind"] != "document" or "document" in path.name)
     ]
     return path
 
@@ -237,11 +238,13 @@ async def drifts_ms(page: Page, case: dict[str, Any]) -> list[float]:
     return found
 
 
-async def test_flash_and_beep_stay_together(living: Living, two: Two) -> None:
-    """Both browsers flash and beep at the same instants; the files must say so too."""
+async def test_flash_and_beep_stay_together_beside_a_paper(living: Living, two: Two) -> None:
+    """Both browsers flash and beep at the same instants; the files must say so too. The kiosk's
+    second camera is a track of its own, and a page of it is kept in the case."""
     for page in (two.kiosk, two.office):
         await page.add_init_script(path=FLASH_SCRIPT)
     await until_waiting(two, living)
+    await steps.show_paper(two.kiosk, two.office)
     await asyncio.sleep(TALK_S)
     await steps.end(two.office)
     number = (await two.kiosk.get_by_test_id("case-number").inner_text()).strip()
@@ -256,6 +259,12 @@ async def test_flash_and_beep_stay_together(living: Living, two: Two) -> None:
         assert abs(statistics.median(apart_ms(lights, beeps))) < 60
         flashes.append(lights)
     assert abs(statistics.median(apart_ms(*flashes))) < 100
+    [document] = of_kind(case, "document")
+    checked = await asyncio.to_thread(decode_fully, file_of(living, document))
+    assert checked.video_frames > TALK_S * 5
+    [material] = case["materials"]
+    assert 0 < material["marked_at_ms"] < case["recording"]["duration_ms"]
+    assert (material["width"], material["height"]) == (document["width"], document["height"])
 
 
 def apart_ms(these: list[float], those: list[float]) -> list[float]:
