@@ -31,6 +31,15 @@ cli.add_typer(audit, name="audit")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the last line is the result.")]
 
 
+@cli.callback()
+def quietly() -> None:
+    """Remote Reception 远程视频接访."""
+    from core.log import configure_logging
+
+    # Logs go to standard error; standard output is the command's answer.
+    configure_logging(level="WARNING")
+
+
 def settings() -> Settings:
     """The settings of this installation, or one clear line and exit code 2."""
     try:

@@ -97,7 +97,7 @@ async def hold_slot(
     `SlotTaken`, `HoldLimit`, `PastDay`, `PastSlot`, `DayCancelled`, `DayNotPublished`, `NotFound`.
     """
     slot, day = await _slot_and_day(tx, slot_id)
-    _refuse_unbookable(slot, day, now=now)
+    _refuse_unbookable(slot, day, last=slot.starts_at, now=now)
     token = secrets.token_urlsafe(24)
     if not await _claim(
         tx, slot_id, token=token, holder=holder.actor, now=now, expires_at=now + ttl
@@ -145,7 +145,8 @@ async def confirm(
     if hold.confirmed_at is not None:
         return await _confirmed_before(tx, hold.slot_id, actor=actor)
     slot, day = await _slot_and_day(tx, hold.slot_id)
-    _refuse_unbookable(slot, day, now=now)
+    # The hold promised this time for its minutes: one that began meanwhile is still its holder's.
+    _refuse_unbookable(slot, day, last=slot.ends_at, now=now)
     check_party(form.party, people_total=form.people_total, max_representatives=max_representatives)
     await _refuse_stranger(tx, day, county, form.kiosk_id)
     if not await _make_permanent(tx, form.hold_token, now=now):
@@ -377,14 +378,15 @@ async def _slot_and_day(tx: AsyncSession, slot_id: str) -> tuple[Slot, Reception
     return row[0], row[1]
 
 
-def _refuse_unbookable(slot: Slot, day: ReceptionDay, *, now: datetime) -> None:
+def _refuse_unbookable(slot: Slot, day: ReceptionDay, *, last: datetime, now: datetime) -> None:
+    """Raise unless the day is open; `last` is the instant from which the slot is past."""
     if day.state == ReceptionDayState.CANCELLED:
         raise DayCancelled("This reception day has been cancelled. Please choose another day.")
     if day.state != ReceptionDayState.PUBLISHED:
         raise DayNotPublished("This reception day has not been published yet.")
     if day.day < local_date(now):
         raise PastDay("This day has already passed. Please choose a later one.")
-    if slot.starts_at <= now:
+    if last <= now:
         raise PastSlot("This time has already begun. Please choose a later one.")
 
 

@@ -71,7 +71,7 @@ async def talk(tmp_path: Path) -> AsyncIterator[Talk]:
 
 def hours_from_now() -> tuple[Any, Any, Any]:
     """A reception day whose slots begin within minutes, on the local date of its start."""
-    now = datetime.now(LOCAL_ZONE)
+    now = datetime.now(LOCAL_ZONE) + timedelta(minutes=4)  # time to book before they do
     start = (now + timedelta(minutes=5 - now.minute % 5)).replace(second=0, microsecond=0)
     end = start + timedelta(minutes=60)
     last = start.replace(hour=23, minute=59)

@@ -232,6 +232,14 @@ async def test_a_released_hold_frees_the_slot_but_only_for_its_holder(database, 
     assert (await states(database))[0] is SlotState.FREE
 
 
+async def test_a_slot_that_begins_while_it_is_held_is_still_its_holders(database, at):
+    slots = await publish_tomorrow(database, at, now=NOW)
+    before = slots[0].starts_at - timedelta(seconds=10)
+    token = await hold(database, at.desk, slots[0].id, now=before)
+    made = await confirm(database, at, token, now=before + timedelta(seconds=60))
+    assert made.slot_id == slots[0].id
+
+
 async def test_a_slot_that_has_begun_and_a_draft_are_not_bookable(database, at):
     slots = await publish_tomorrow(database, at, now=NOW)
     with pytest.raises(booking.PastSlot):
