@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from app import routes as people_routes
+from app import routes_probe
 from app.api import Guard, install_errors
 from app.database import upgrade
 from app.workflows import Workflows
@@ -55,6 +56,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     app.state.services = services
     install_errors(app)
     app.add_middleware(Guard)
+    app.include_router(routes_probe.router)
     if "web" in settings.roles:
         app.include_router(people_routes.router)
         app.include_router(scheduling_routes.router)

@@ -1,4 +1,4 @@
-"""People, kiosks, the org tree, health and the audit log over HTTP."""
+"""People, kiosks, the org tree, the operator's report and the audit log over HTTP."""
 
 from datetime import timedelta
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from app.health import health_report, is_ready
+from app.health import health_report
 from cases.schemas import AuditLineView
 from core import audit
 from core.edge import KIOSK_COOKIE, STAFF_COOKIE, Context, allow
@@ -222,20 +222,6 @@ async def get_health(
     request: Request, ctx: Annotated[Context, allow(Verb.SEE_HEALTH)]
 ) -> dict[str, Any]:  # a report of named checks, each its own shape
     return await health_report(ctx.services, request.app.state)
-
-
-@router.get("/livez", include_in_schema=False)
-async def livez() -> dict[str, str]:
-    """The process answers. Asks nothing of the database, so that its trouble restarts nobody."""
-    return {"status": "alive"}
-
-
-@router.get("/readyz", include_in_schema=False)
-async def readyz(request: Request, response: Response) -> dict[str, bool]:
-    ready = await is_ready(request.app.state.services)
-    if not all(ready.values()):
-        response.status_code = 503
-    return ready
 
 
 async def _me(tx: AsyncSession, account_id: str) -> Me:
