@@ -100,6 +100,8 @@ class Rules:
 
     grace_ms: int
     countdown_ms: int
+    party_patience_ms: int = 5_000
+    """How long a countdown that has run out waits for a party whose media is silent just then."""
     answer_timeout_ms: int = 10_000
     first_leg: int = 1
     """Legs count from here; a restarted node begins higher, so that no client mistakes its legs."""
@@ -184,12 +186,18 @@ class Room:
 
     def due_ms(self) -> int | None:
         """When a `Tick` is next worth sending; None if nothing waits for time."""
-        times = [self._countdown_due_ms, self._held_until_ms]
+        times = [self._countdown_tick_ms(), self._held_until_ms]
         for seat in self._taken():
             times.append(seat.offer.due_ms)
             if seat.gone_since_ms is not None and not self.is_over:
                 times.append(seat.gone_since_ms + self.rules.grace_ms)
         return min((time for time in times if time is not None), default=None)
+
+    def _countdown_tick_ms(self) -> int | None:
+        # While the party is away only the end of patience matters; its return is a fact of its own.
+        if self._countdown_due_ms is None or self._party_is_ready():
+            return self._countdown_due_ms
+        return self._countdown_due_ms + self.rules.party_patience_ms
 
     def roles_present(self) -> frozenset[str]:
         """Roles of whom a person would call present: not left, not silent."""
@@ -561,14 +569,11 @@ class Room:
             return
         roles = {seat.role for seat in self._taken()}
         someone_admits = any(seat.grant.may_admit for seat in self._taken())
-        is_due = now_ms >= self._countdown_due_ms
-        if (
-            ParticipantRole.PETITIONER not in roles
-            or not someone_admits
-            or (is_due and not self._party_is_ready())
-        ):
+        late_ms = now_ms - self._countdown_due_ms
+        is_there = ParticipantRole.PETITIONER in roles and someone_admits
+        if not is_there or (late_ms >= self.rules.party_patience_ms and not self._party_is_ready()):
             self._back_to_waiting(now_ms)
-        elif is_due:
+        elif late_ms >= 0 and self._party_is_ready():
             self._countdown_due_ms = None
             self._opening = tuple(seat.grant for seat in self._taken())
             self._out.append(StartSession(self._opening))

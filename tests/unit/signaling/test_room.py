@@ -279,8 +279,22 @@ def test_a_party_that_drops_during_the_countdown_is_waited_for(stage: Stage) -> 
     stage.say(CHAIR, Admit(type="admit", id="a"))
     stage.feed(MediaSilent(KIOSK))
     stage.wait(RULES.countdown_ms)
+    assert stage.room.state is RoomState.COUNTDOWN
+    stage.wait(RULES.party_patience_ms)
     assert stage.room.state is RoomState.WAITING
     assert not any(isinstance(effect, StartSession) for effect in stage.all)
+
+
+def test_a_party_that_is_back_soon_after_the_countdown_goes_live(stage: Stage) -> None:
+    stage.enter("petitioner")
+    stage.enter("official")
+    stage.connected(KIOSK)
+    stage.say(CHAIR, Admit(type="admit", id="a"))
+    stage.feed(MediaSilent(KIOSK))
+    stage.wait(RULES.countdown_ms + RULES.party_patience_ms - 1)
+    assert not any(isinstance(effect, StartSession) for effect in stage.all)
+    stage.connected(KIOSK)
+    assert any(isinstance(effect, StartSession) for effect in stage.all)
 
 
 def test_an_official_who_leaves_during_the_countdown_stops_it(stage: Stage) -> None:
