@@ -293,9 +293,9 @@ def compose(
     checked = runner.decode_fully(
         output, None if progress is None else lambda p: progress(80 + p * 2 // 10)
     )
-    if abs(checked.duration_ms - result.duration_ms) > 500:
+    if checked.refused or abs(checked.duration_ms - result.duration_ms) > 500:
         output.unlink()
-        raise runner.FfmpegFailed("The composed picture does not have the length of the talk.")
+        raise runner.FfmpegFailed("The composed picture does not hold the whole talk.")
     return checked
 
 

@@ -44,13 +44,15 @@ class _Piece:
 
 
 class VideoDepayloader(Protocol):
-    """Feed packets in order; frames come out when they are complete."""
+    """Feed packets in order; frames come out when they are complete.
+
+    What is under construction after the last packet is a frame that the recording's end cut:
+    without its marker nobody knows that it is whole.
+    """
 
     lost_frames: int
 
     def push(self, packet: Packet) -> Frame | None: ...
-
-    def flush(self) -> Frame | None: ...
 
 
 class _Assembler:
@@ -77,7 +79,7 @@ class _Assembler:
         done: Frame | None = None
         if self._rtp_time is not None and packet.rtp_time != self._rtp_time:
             # A sender may leave out the marker; an unbroken run up to a new time is a whole frame.
-            done = self.flush()
+            done = self._finish()
         piece = self._read(packet.payload)
         if self._rtp_time is None:
             self._rtp_time = packet.rtp_time
@@ -87,13 +89,12 @@ class _Assembler:
         else:
             self._pieces.append(piece)
         if packet.marker and done is None:
-            return self.flush()
+            return self._finish()
         return done
 
-    def flush(self) -> Frame | None:
+    def _finish(self) -> Frame | None:
         """The frame under construction, if it is whole and can be shown."""
-        if self._rtp_time is None:
-            return None
+        assert self._rtp_time is not None
         pieces, rtp_time, broken = self._pieces, self._rtp_time, self._is_broken
         self._pieces, self._rtp_time, self._is_broken = [], None, False
         frame = None if broken or not pieces else self._assemble(rtp_time, pieces)

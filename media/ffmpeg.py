@@ -49,6 +49,8 @@ class Checked:
     height: int | None
     video_frames: int
     audio_frames: int
+    refused: int
+    """Samples that the decoder would not take: a sender's own fault, which a player steps over."""
 
 
 def ffmpeg_path(configured: Path | None) -> str:
@@ -199,8 +201,14 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
-    """Decode every frame of a file: the only proof that it plays. Raises `FfmpegFailed`."""
+    """Decode every frame of a file: the only proof that it plays to its end.
+
+    What a decoder refuses is counted and stepped over, as players do: one bad picture from a camera
+    may not keep an hour's talk from being seen. Raises `FfmpegFailed` if the file cannot be read to
+    its end, or if nothing in it plays.
+    """
     frames = {"video": 0, "audio": 0}
+    refused = 0
     width = height = None
     end_s = 0.0
     told = -1
@@ -208,7 +216,12 @@ def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
         with av.open(str(path)) as container:
             total = max(1, path.stat().st_size)
             for packet in container.demux():
-                for frame in packet.decode():
+                try:
+                    decoded = packet.decode()
+                except av.InvalidDataError:
+                    refused += 1
+                    continue
+                for frame in decoded:
                     frames[packet.stream.type] += 1
                     if isinstance(frame, av.VideoFrame):
                         width, height = frame.width, frame.height
@@ -233,4 +246,5 @@ def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
         height=height,
         video_frames=frames["video"],
         audio_frames=frames["audio"],
+        refused=refused,
     )

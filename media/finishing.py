@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -111,6 +111,7 @@ def _verified(job: Job, tell: Tell) -> MuxResult:
         words = "; ".join(f"{problem.path}: {problem.words}" for problem in found.problems[:5])
         raise NotVerified(f"The journals have changed since they were sealed. {words}")
     result = _files(job, _silent)
+    problems = list(result.problems)
     for index, file in enumerate(result.files):
         path = Path(job.work) / file.path
         if manifest.digests(path)[0] != file.sha256:
@@ -122,7 +123,9 @@ def _verified(job: Job, tell: Tell) -> MuxResult:
         checked = runner.decode_fully(path, share)
         if abs(checked.duration_ms - file.duration_ms) > DURATION_SLACK_MS:
             raise NotVerified(f"{file.path} does not have the length of what was recorded.")
-    return result
+        if checked.refused:
+            problems.append(f"{file.path}: {checked.refused} samples cannot be decoded")
+    return replace(result, problems=tuple(problems))
 
 
 def _described(path: Path, checked: runner.Checked) -> dict[str, Any]:

@@ -139,6 +139,10 @@ async def _keep(
             pass  # nothing is shown to anyone before it has been verified
         case Step.VERIFY:
             result = MuxResult.from_json(done)
+            if result.problems:
+                log.warning(
+                    "recording_has_problems", recording_id=recording_id, problems=result.problems
+                )
             files = [
                 _party_row(recording_id, position, file)
                 for position, file in enumerate(result.files, _FIRST_FILE_POSITION)

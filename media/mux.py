@@ -159,8 +159,6 @@ def _frames(source: _Source, depayloader: VideoDepayloader) -> Iterator[Frame]:
     for packet in packets(source.leg, source.track):
         if (frame := depayloader.push(packet)) is not None:
             yield frame
-    if (frame := depayloader.flush()) is not None:
-        yield frame
 
 
 def _audio_samples(sources: Iterable[_Source]) -> Iterator[Sample]:

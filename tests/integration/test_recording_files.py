@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,28 @@ async def test_a_captured_recording_becomes_ready_step_by_step(house: House) -> 
     assert manifest.verify(directory).is_intact
     percents = [percent for _, percent in seen]
     assert percents == sorted(percents) and len(set(percents)) > 3
+
+
+async def test_one_picture_that_cannot_be_decoded_does_not_keep_the_talk_from_being_seen(
+    house: House,
+) -> None:
+    clip = flash_and_beep(4.0)
+    pictures = list(clip.video)
+    bad = next(i for i, coded in enumerate(pictures) if i > 20 and not coded.is_keyframe)
+    # A header that announces more than the picture holds, as a picture cut short has it.
+    announced = b"\xf1\xff\xff" + pictures[bad].data[3:40]
+    pictures[bad] = replace(pictures[bad], data=announced)
+    record(
+        house.settings.recordings_dir / RECORDING,
+        [Speaker(KIOSK, replace(clip, video=tuple(pictures)))],
+    )
+    for step in jobs.STEPS:
+        assert await jobs.run_step(house, RECORDING, step), (await look(house))[0].error
+    _, files = await look(house)
+    [party] = [file for file in files if file.kind == "party"]
+    checked = decode_fully(house.blobs.local_path(party.blob_key))
+    assert checked.refused > 0, "the picture was meant to be bad"
+    assert checked.video_frames > len(pictures) // 2
 
 
 async def test_every_step_may_be_repeated_and_files_keep_their_ids(house: House) -> None:

@@ -270,6 +270,8 @@ class Speaker:
     padding: bool = False
     has_audio: bool = True
     has_video: bool = True
+    ends_mid_picture: bool = False
+    """The recording ends before the last packet of the last picture."""
 
 
 @dataclass(frozen=True)
@@ -319,8 +321,12 @@ def _track_events(
             payloads = packetise_vp8(coded.data, picture_id)
         else:
             payloads = packetise_h264(coded.data)
+        count = len(payloads)
+        if speaker.ends_mid_picture and kind == "video" and coded is coded_list[-1]:
+            assert count > 1, "a picture in one packet cannot be cut"
+            payloads.pop()
         for number, payload in enumerate(payloads):
-            marker = number == len(payloads) - 1 and kind == "video"
+            marker = number == count - 1 and kind == "video"
             packet = rtp_packet(
                 codec.payload_type,
                 seq,

@@ -1,6 +1,7 @@
 """What plays is what was sent: order, time, and no sound lost that arrived."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from media import journal, manifest, mux
+from media.ffmpeg import decode_fully
 from media.journal import MarkKind
 from media.mux import MuxedFile, MuxFailed, MuxResult
 from media.recorder import PartyTap
@@ -158,6 +160,15 @@ def test_unrepaired_loss_loses_only_what_never_arrived(tmp_path: Path) -> None:
     # Nothing broken is shown: what is left decodes, and begins again with keyframes.
     assert 0 < found.lost_frames < len(clip.video)
     assert found.video_frames + found.lost_frames >= len(clip.video) * 0.8
+
+
+def test_a_picture_that_the_end_of_the_recording_cut_is_left_out(tmp_path: Path) -> None:
+    clip = talking_head(3.0)
+    last = max(i for i, coded in enumerate(clip.video) if len(coded.data) > 1500)
+    clip = replace(clip, video=clip.video[: last + 1])
+    result, out = mux_of(tmp_path, [Speaker(KIOSK, clip, ends_mid_picture=True)])
+    checked = decode_fully(out / file_of(result, KIOSK).path)
+    assert (checked.video_frames, checked.refused) == (len(clip.video) - 1, 0)
 
 
 def test_a_silent_stretch_keeps_true_times(tmp_path: Path) -> None:
