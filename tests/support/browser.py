@@ -52,11 +52,12 @@ async def person(
     flags: Sequence[str] = (),
     size: tuple[int, int] = (1440, 900),
     language: str = "zh-CN",
+    executable: str = CHROMIUM,
 ) -> AsyncIterator[BrowserContext]:
     """A browser process of its own, with its own profile."""
     context = await playwright.chromium.launch_persistent_context(
         profile,
-        executable_path=CHROMIUM,
+        executable_path=executable,
         headless=True,
         args=[*QUIET, *(devices.flags if devices else FAKE_DEVICES), *flags],
         viewport=ViewportSize(width=size[0], height=size[1]),
