@@ -47,7 +47,7 @@ RTX_OF: Final[dict[int, int]] = {VP8.payload_type: 97, H264.payload_type: 103}
 """Media payload type → the payload type of its retransmissions (RFC 4588)."""
 PRIMARY_OF: Final[dict[int, int]] = {rtx: media for media, rtx in RTX_OF.items()}
 
-_FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
+FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
     "audio": ("nack",),
     "video": ("goog-remb", "ccm fir", "nack", "nack pli"),
 }
@@ -130,7 +130,7 @@ def write_offer(
         f"a=ice-pwd:{credentials.password}",
         f"a=fingerprint:sha-256 {fingerprint}",
         "a=setup:actpass",
-        *(_candidate(rank, *address) for rank, address in enumerate(addresses)),
+        *(candidate_line(rank, *address) for rank, address in enumerate(addresses)),
         "a=end-of-candidates",
     ]
     lines = [
@@ -147,7 +147,7 @@ def write_offer(
     return "\r\n".join(lines) + "\r\n"
 
 
-def _candidate(rank: int, ip: str, port: int) -> str:
+def candidate_line(rank: int, ip: str, port: int) -> str:
     # RFC 8445 §5.1.2: host type preference 126; earlier addresses get the higher local preference.
     priority = (126 << 24) | ((65_535 - rank) << 8) | 255
     return f"a=candidate:{rank + 1} 1 udp {priority} {ip} {port} typ host"
@@ -188,7 +188,7 @@ def _codec_lines(codec: CodecInfo, kind: Kind) -> list[str]:
     number, name = codec.payload_type, codec.mime.partition("/")[2]
     channels = f"/{codec.channels}" if codec.channels > 1 else ""
     lines = [f"a=rtpmap:{number} {name}/{codec.clock_rate}{channels}"]
-    lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in _FEEDBACK[kind]]
+    lines += [f"a=rtcp-fb:{number} {feedback}" for feedback in FEEDBACK[kind]]
     if codec.fmtp:
         lines.append(f"a=fmtp:{number} {codec.fmtp}")
     if (rtx := RTX_OF.get(number)) is not None:
@@ -199,8 +199,8 @@ def _codec_lines(codec: CodecInfo, kind: Kind) -> list[str]:
 # -- Reading -------------------------------------------------------------------------------------
 
 _MEDIA_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF((?: \d{1,3}){1,64})")
-_FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
-_ICE_TEXT = re.compile(r"[A-Za-z0-9+/]{4,256}")
+FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
+ICE_TEXT = re.compile(r"[A-Za-z0-9+/]{4,256}")
 
 
 def read_answer(sdp: str, offered: Sequence[Section]) -> Answer:
@@ -208,16 +208,16 @@ def read_answer(sdp: str, offered: Sequence[Section]) -> Answer:
 
     Raises SdpRefused, with a reason and words, for anything this node does not speak.
     """
-    lines = _checked_lines(sdp)
-    digest = _only_value(lines, "a=fingerprint:sha-256 ", "fingerprint").upper()
-    if not _FINGERPRINT.fullmatch(digest):
+    lines = checked_lines(sdp)
+    digest = only_value(lines, "a=fingerprint:sha-256 ", "fingerprint").upper()
+    if not FINGERPRINT.fullmatch(digest):
         raise SdpRefused("fingerprint", "The SHA-256 certificate fingerprint is malformed.")
-    if _only_value(lines, "a=setup:", "setup") != "active":
+    if only_value(lines, "a=setup:", "setup") != "active":
         raise SdpRefused("setup", "This server is always the DTLS server; answer setup:active.")
-    ufrag = _only_value(lines, "a=ice-ufrag:", "ice")
-    if not _ICE_TEXT.fullmatch(ufrag):
+    ufrag = only_value(lines, "a=ice-ufrag:", "ice")
+    if not ICE_TEXT.fullmatch(ufrag):
         raise SdpRefused("ice", "The answer's ICE username fragment is malformed.")
-    description = _parse("\r\n".join(line for line in lines if not _is_aside(line)) + "\r\n")
+    description = parse("\r\n".join(line for line in lines if not is_aside(line)) + "\r\n")
     if len(description.media) != len(offered):
         raise SdpRefused("sections", "The answer must have as many m-sections as the offer.")
     sections = {}
@@ -226,7 +226,7 @@ def read_answer(sdp: str, offered: Sequence[Section]) -> Answer:
     return Answer(ufrag=ufrag, fingerprint=digest, sections=sections)
 
 
-def _checked_lines(sdp: str) -> list[str]:
+def checked_lines(sdp: str) -> list[str]:
     """The lines, bounded in number and length and of shapes that the parser can bear."""
     if len(sdp) > MAX_SDP_BYTES or len(sdp.encode("utf-8", "replace")) > MAX_SDP_BYTES:
         raise SdpRefused("too_large", "The session description is larger than 32 KiB.")
@@ -245,23 +245,23 @@ def _checked_lines(sdp: str) -> list[str]:
     return lines
 
 
-def _only_value(lines: list[str], prefix: str, reason: str) -> str:
+def only_value(lines: list[str], prefix: str, reason: str) -> str:
     """The value that all lines with this prefix agree on: one transport carries everything."""
     values = {line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)}
     if len(values) != 1:
         name = prefix[2:].strip(" :")
-        raise SdpRefused(reason, f"The answer must say {name} once, or the same each time.")
+        raise SdpRefused(reason, f"The description must say {name} once, or the same each time.")
     return values.pop()
 
 
-def _is_aside(line: str) -> bool:
+def is_aside(line: str) -> bool:
     """Lines that we never use and therefore never parse: candidates above all."""
     return line.startswith(
         ("a=candidate:", "a=end-of-candidates", "c=", "a=rtcp:", "b=", "a=ice-", "a=msid")
     )
 
 
-def _parse(sdp: str) -> SessionDescription:
+def parse(sdp: str) -> SessionDescription:
     try:
         return SessionDescription.parse(sdp)
     except (ValueError, AssertionError, AttributeError, LookupError, TypeError, StopIteration):
@@ -284,7 +284,7 @@ def _answered(section: Section, media: MediaDescription) -> AnsweredSection:
         is_sending=section.direction == "recvonly" and direction in ("sendonly", "sendrecv"),
         is_receiving=section.direction == "sendonly" and direction in ("recvonly", "sendrecv"),
         payload_types=frozenset(int(number) for number in media.fmt),
-        sources=_sources(media),
+        sources=sources_of(media),
         has_nack=any(f.type == "nack" and not f.parameter for c in codecs for f in c.rtcpFeedback),
     )
 
@@ -306,7 +306,7 @@ def _check_numbers(media: MediaDescription) -> None:
             raise SdpRefused("extensions", "The answer must keep the offer's header extensions.")
 
 
-def _sources(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
+def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
     repairs = {
         group.items[0]: group.items[1]
         for group in media.ssrc_group
