@@ -89,6 +89,7 @@ async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
             node = await MediaNode.start(
                 host=settings.media_host, port=settings.media_port,
                 public_addresses=settings.media_addresses, clock=services.clock,
+                video_codecs=settings.video_codecs,
             )  # fmt: skip
             stack.push_async_callback(node.aclose)
             hub = Hub(services, node, on_session_event=poke)

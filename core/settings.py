@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_SECRET_BYTES = 32
 
@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     media_port: Annotated[int, Field(ge=0, le=65535)] = 8444
     media_addresses: tuple[str, ...] = ()
     """Addresses put into offers. Empty: every address of this machine, loopback included."""
+    video_codecs: Annotated[tuple[Literal["vp8", "h264"], ...], NoDecode, Field(min_length=1)] = (
+        "vp8",
+        "h264",
+    )
+    """Offered for pictures, preferred first; in the environment with commas: `h264,vp8`."""
     node_name: str = "node-1"
 
     # Secrets.
@@ -63,6 +68,15 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+
+    @field_validator("video_codecs", mode="before")
+    @classmethod
+    def _between_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = tuple(word.strip().lower() for word in value.split(","))
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("each codec may be named once")
+        return value
 
     @model_validator(mode="after")
     def _one_secret(self) -> "Settings":

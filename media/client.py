@@ -253,7 +253,7 @@ class RtcClient:
             self._pc.on("track", self._track_started)
             self._leg = offer.leg
         self._offered = {track.mid: track for track in offer.tracks}
-        sdp = offer.sdp if self._codec is None else _with_only(self._codec, offer.sdp)
+        sdp = offer.sdp if self._codec is None else with_only(self._codec, offer.sdp)
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         for transceiver in self.pc.getTransceivers():
             track = self._offered.get(transceiver.mid or "")
@@ -305,8 +305,8 @@ class RtcClient:
         self.received.clear()
 
 
-def _with_only(mime: str, sdp: str) -> str:
-    """The offer as a client sees it that knows but one video codec."""
+def with_only(mime: str, sdp: str) -> str:
+    """An offer or answer as a client sees it that knows but one video codec."""
     foreign = {
         str(number)
         for codec in CODECS.values()

@@ -25,7 +25,7 @@ from media.feedback import Feedback
 from media.ice import AddressBook, answer_check
 from media.peer import Offer, OfferedTrack, Peer
 from media.router import Router
-from media.sdp import SdpRefused, StaleAnswer
+from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
 from media.socket import Address, MediaSocket
 from media.srtp import (
     MAX_PLAIN_BYTES,
@@ -38,7 +38,7 @@ from media.srtp import (
 from media.stats import PeerStats
 from media.tables import Leg, Publication
 from media.taps import Recorder
-from media.tracks import TrackName
+from media.tracks import CodecInfo, TrackName
 
 __all__ = [
     "MediaNode",
@@ -76,6 +76,7 @@ class MediaNode:
         self._socket = MediaSocket(host, port, receive_view, self._datagram)
         self.port = self._socket.port
         self.addresses: Sequence[tuple[str, int]] = ()
+        self.video_codecs: Sequence[CodecInfo] = tuple(VIDEO_CODECS.values())
         self._certificate = new_certificate()
         self.fingerprint = fingerprint_of(self._certificate)
         self.drops: Counter[str] = Counter()
@@ -94,14 +95,22 @@ class MediaNode:
 
     @classmethod
     async def start(
-        cls, *, host: str, port: int, public_addresses: Sequence[str], clock: Clock
+        cls,
+        *,
+        host: str,
+        port: int,
+        public_addresses: Sequence[str],
+        clock: Clock,
+        video_codecs: Sequence[str] = tuple(VIDEO_CODECS),
     ) -> "MediaNode":
         """Bind `host`:`port` (0 = any free port) and be ready.
 
         `public_addresses` are what clients should send to; empty means what the machine has, and
-        127.0.0.1. Raises OSError if the port cannot be bound.
+        127.0.0.1. `video_codecs`: keys of sdp.VIDEO_CODECS, preferred first; what is not named is
+        not offered. Raises OSError if the port cannot be bound.
         """
         node = cls(host, port, clock)
+        node.video_codecs = [VIDEO_CODECS[name] for name in video_codecs]
         addresses = list(public_addresses) or _local_addresses(host)
         node.addresses = [(address, node.port) for address in addresses]
         node._ticker = asyncio.create_task(node._tick(), name="media tick")
@@ -375,6 +384,15 @@ class MediaRoom:
         for peer in self._peers.values():
             if peer is not by:
                 peer.offer_needed()
+
+    def takers(self, of: Peer) -> Sequence[frozenset[int]]:
+        """What each of the others can show, of those about whom it is known."""
+        return [peer.takes for peer in self._peers.values() if peer is not of and peer.takes]
+
+    def abilities_changed(self, by: Peer) -> None:
+        for peer in self._peers.values():
+            if peer is not by:
+                peer.review_codecs()
 
     def check(self, now_ns: int, *, is_second: bool) -> None:
         for peer in list(self._peers.values()):

@@ -32,12 +32,14 @@ from media.events import (
 from media.feedback import Feedback
 from media.ice import new_credentials
 from media.sdp import (
+    CODECS,
     MAX_SECTIONS,
     RTX_OF,
     AnsweredSection,
     SdpRefused,
     Section,
     StaleAnswer,
+    rank_codecs,
     read_answer,
     write_offer,
 )
@@ -45,7 +47,7 @@ from media.srtp import SrtpSession
 from media.stats import PeerStats, judge
 from media.tables import Leg, Publication, Subscription
 from media.taps import MarkKind, PartyTap, Recorder
-from media.tracks import TrackName
+from media.tracks import CodecInfo, TrackName
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,7 @@ class Transports(Protocol):
     feedback: Feedback
     addresses: Sequence[tuple[str, int]]
     fingerprint: str
+    video_codecs: Sequence[CodecInfo]
 
     def now_ns(self) -> int: ...
 
@@ -111,6 +114,10 @@ class Surroundings(Protocol):
     def mid_of(self, participant_id: ParticipantId, name: TrackName) -> str: ...
 
     def publications_changed(self, by: "Peer") -> None: ...
+
+    def takers(self, of: "Peer") -> Sequence[frozenset[int]]: ...
+
+    def abilities_changed(self, by: "Peer") -> None: ...
 
 
 class Peer:
@@ -142,6 +149,10 @@ class Peer:
         self._is_offer_due = False
         # The m-sections of this leg, in order: they may change direction but never go away.
         self._sections: list[tuple[str, TrackName, ParticipantId]] = []
+        # Video payload types that this leg's answers took from us, and took for sending.
+        self._takes: frozenset[int] = frozenset()
+        self._sends: frozenset[int] = frozenset()
+        self._led_by: dict[str, int] = {}  # own video's mid → payload type last offered first
         self._remote_fingerprint: str | None = None
         self._is_silent = False
         self._is_lost = False
@@ -196,9 +207,12 @@ class Peer:
             self._remote_fingerprint = answer.fingerprint
             leg.consent_at_ns = self._transports.now_ns()  # from here on we wait for the client
             self._dtls.start(answer.fingerprint)
+        before = self.takes
         for section in self._outstanding[1]:
             self._take_answer(section, answer.sections[section.mid])
         self._outstanding = None
+        if self.takes != before:
+            self._room.abilities_changed(self)
         if self._is_offer_due:
             self._notify(OfferNeeded())
 
@@ -209,6 +223,31 @@ class Peer:
         self._is_offer_due = True
         if self._outstanding is None:
             self._notify(OfferNeeded())
+
+    @property
+    def takes(self) -> frozenset[int]:
+        """The video payload types this client can show; empty while nobody knows. A browser that
+        was not sent anything yet is taken to decode what it says it can encode."""
+        return self._takes or self._sends
+
+    def review_codecs(self) -> None:
+        """The receivers can do something else than before. If a video of ours should lead with
+        another codec now, it is told so by the next offer."""
+        takers = self._room.takers(self)
+        for publication in self.published.values():
+            led_by = self._led_by.get(publication.mid)
+            if led_by is None:
+                continue
+            best = self._codecs_for(publication)[0].payload_type
+            if any(best not in taken for taken in takers):
+                # Someone in this room gets sound only: nothing is transcoded.
+                log.warning("media_no_common_codec", participant_id=self.participant_id)
+            if best != led_by:
+                self.offer_needed()
+
+    def _codecs_for(self, publication: Publication) -> tuple[CodecInfo, ...]:
+        in_use = publication.source.payload_type if publication.source is not None else None
+        return rank_codecs(self._transports.video_codecs, self._room.takers(self), in_use)
 
     # -- Publications ------------------------------------------------------------------------
 
@@ -385,7 +424,11 @@ class Peer:
         if publication is None:
             return Section(mid, name.kind, "inactive")
         if publication.participant_id == self.participant_id:
-            return Section(mid, name.kind, "recvonly")
+            if name.kind == "audio":
+                return Section(mid, name.kind, "recvonly")
+            codecs = self._codecs_for(publication)
+            self._led_by[mid] = codecs[0].payload_type
+            return Section(mid, name.kind, "recvonly", codecs=codecs)
         subscription = self._subscription_to(publication)
         owner = publication.participant_id
         together = name in (TrackName.CAMERA, TrackName.MICROPHONE)
@@ -397,6 +440,7 @@ class Peer:
             cname=owner,
             ssrc=subscription.ssrc,
             rtx_ssrc=subscription.rtx_ssrc,
+            codecs=tuple(self._transports.video_codecs) if name.kind == "video" else (),
         )
 
     def _subscription_to(self, publication: Publication) -> Subscription:
@@ -410,6 +454,12 @@ class Peer:
 
     def _take_answer(self, section: Section, answered: AnsweredSection) -> None:
         leg = self.leg
+        if section.kind == "video":
+            able = answered.payload_types & CODECS.keys()
+            if section.direction == "recvonly":
+                self._sends |= able
+            elif section.direction == "sendonly":
+                self._takes |= able
         if section.direction == "recvonly" and answered.is_sending:
             for ssrc, rtx_ssrc in answered.sources:
                 leg.declared[ssrc] = section.mid
@@ -462,6 +512,8 @@ class Peer:
             now_ns=self._transports.now_ns(),
         )
         self._sections = []
+        self._takes = self._sends = frozenset()
+        self._led_by = {}
         self._remote_fingerprint = None
         self._is_silent = self._is_lost = False
         self._totals = (0, 0)

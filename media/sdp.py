@@ -43,6 +43,8 @@ H264: Final = CodecInfo(
     "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
 )
 CODECS: Final[dict[int, CodecInfo]] = {c.payload_type: c for c in (OPUS, VP8, H264)}
+VIDEO_CODECS: Final[dict[str, CodecInfo]] = {"vp8": VP8, "h264": H264}
+"""By the operator's word (`RECEPTION_VIDEO_CODECS`), in the order of preference of the house."""
 RTX_OF: Final[dict[int, int]] = {VP8.payload_type: 97, H264.payload_type: 103}
 """Media payload type → the payload type of its retransmissions (RFC 4588)."""
 PRIMARY_OF: Final[dict[int, int]] = {rtx: media for media, rtx in RTX_OF.items()}
@@ -79,7 +81,8 @@ class Section:
     """One m-section of an offer, seen from the server.
 
     `recvonly` takes a publication from this client, `sendonly` forwards one to it (then `ssrc` and,
-    for video, `rtx_ssrc` are set). `stream` groups tracks that must play in step.
+    for video, `rtx_ssrc` are set). `stream` groups tracks that must play in step. `codecs`: what is
+    offered, best first (RFC 8829 §5.3.1: the answerer keeps the order, and sends the first it can).
     """
 
     mid: str
@@ -89,6 +92,12 @@ class Section:
     cname: str = ""
     ssrc: int = 0
     rtx_ssrc: int = 0
+    codecs: tuple[CodecInfo, ...] = ()
+
+    @property
+    def offered(self) -> tuple[CodecInfo, ...]:
+        """The codecs of this section; all of its kind if none are named."""
+        return self.codecs or tuple(c for c in CODECS.values() if c.mime.startswith(self.kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,28 @@ class Answer:
     ufrag: str
     fingerprint: str
     sections: dict[str, AnsweredSection]
+
+
+# -- Choosing ------------------------------------------------------------------------------------
+
+
+def rank_codecs(
+    preferred: Sequence[CodecInfo],
+    takers: Sequence[frozenset[int]],
+    in_use: int | None = None,
+) -> tuple[CodecInfo, ...]:
+    """`preferred`, reordered for a publisher whose receivers take these payload types.
+
+    Nothing is transcoded, so what more receivers take goes before what the house prefers. Among
+    equals the codec `in_use` stays: a change costs a keyframe and splits the recording. None is
+    left out: whoever cannot send the first sends the next, and no section is ever refused.
+    """
+
+    def rank(codec: CodecInfo) -> tuple[int, bool]:
+        number = codec.payload_type
+        return (-sum(number in taken for taken in takers), number != in_use)
+
+    return tuple(sorted(preferred, key=rank))
 
 
 # -- Writing -------------------------------------------------------------------------------------
@@ -154,7 +185,7 @@ def candidate_line(rank: int, ip: str, port: int) -> str:
 
 
 def _section_lines(section: Section, transport: list[str]) -> list[str]:
-    codecs = [codec for codec in CODECS.values() if codec.mime.startswith(section.kind)]
+    codecs = section.offered
     numbers = [
         number
         for codec in codecs

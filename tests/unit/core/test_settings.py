@@ -47,6 +47,8 @@ def test_a_secret_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path
         {"secret": "short"},
         {"roles": ("kitchen",)},
         {"colour": "red"},
+        {"video_codecs": "vp9"},
+        {"video_codecs": "vp8,vp8"},
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(wrong: dict[str, object], tmp_path: Path) -> None:
@@ -58,3 +60,9 @@ def test_workflows_use_a_synchronous_driver_beside_the_main_data(tmp_path: Path)
     url = "postgresql+asyncpg://u:p@h/d"
     settings = Settings(var_dir=tmp_path, database_url=url)
     assert settings.workflow_database == "postgresql+psycopg://u:p@h/d"
+
+
+def test_video_codecs_are_named_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(var_dir=tmp_path).video_codecs == ("vp8", "h264")
+    monkeypatch.setenv("RECEPTION_VIDEO_CODECS", "H264, vp8")
+    assert Settings(var_dir=tmp_path).video_codecs == ("h264", "vp8")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from core.ids import ParticipantId
+from media.client import with_only
 from media.events import (
     MediaEvent,
     OfferNeeded,
@@ -17,11 +18,11 @@ from media.events import (
 from media.feedback import Feedback
 from media.journal import MarkKind
 from media.peer import CONSENT_NS, LISTENER_SILENT_AFTER_NS, SILENT_AFTER_NS, Offer, Peer
-from media.sdp import MAX_SECTIONS, OPUS, SdpRefused, StaleAnswer
+from media.sdp import H264, MAX_SECTIONS, OPUS, VP8, SdpRefused, StaleAnswer
 from media.srtp import SrtpSession
 from media.stats import judge
 from media.tables import Leg, Publication, Source
-from media.tracks import TrackName
+from media.tracks import CodecInfo, TrackName
 from tests.support.relay import GCM, MS, SECOND, ListeningTap
 
 CAMERA, MICROPHONE, DOCUMENT = TrackName.CAMERA, TrackName.MICROPHONE, TrackName.DOCUMENT
@@ -49,6 +50,7 @@ class World:
         self.feedback = Feedback(lambda *_: None, lambda *_: None, lambda: None)
         self.addresses: Sequence[tuple[str, int]] = [("192.0.2.1", 4000)]
         self.fingerprint = FINGERPRINT
+        self.video_codecs: Sequence[CodecInfo] = (VP8, H264)
         self.time_ns = 100 * SECOND
         self.connect: dict[Leg, Callable[[SrtpSession, SrtpSession, str], None]] = {}
         self.detached: list[Leg] = []
@@ -88,6 +90,14 @@ class World:
         for peer in self.peers:
             if peer is not by:
                 peer.offer_needed()
+
+    def takers(self, of: Peer) -> Sequence[frozenset[int]]:
+        return [peer.takes for peer in self.peers if peer is not of and peer.takes]
+
+    def abilities_changed(self, by: Peer) -> None:
+        for peer in self.peers:
+            if peer is not by:
+                peer.review_codecs()
 
     def party(self, participant_id: str, leg: int, label: str, role: str) -> ListeningTap:
         return self.taps.setdefault((participant_id, leg), ListeningTap())
@@ -316,6 +326,68 @@ def test_who_leaves_takes_everything_along(world: World) -> None:
 
 
 # -- Silence and loss ----------------------------------------------------------------------------
+
+
+def video_lines(offer: Offer) -> list[str]:
+    """The payload types of each picture's section, as they stand in the offer."""
+    lines = [line for line in offer.sdp.split("\r\n") if line.startswith("m=video")]
+    return [line.partition("SAVPF ")[2] for line in lines]
+
+
+def accept_with_only(peer: Peer, codec: CodecInfo) -> Offer:
+    """A client that knows but one video codec answers."""
+    offer = peer.offer()
+    peer.answer(offer.revision, with_only(codec.mime, answer_to(offer)))
+    return offer
+
+
+H264_FIRST, VP8_FIRST = "102 103 96 97", "96 97 102 103"
+
+
+def test_a_late_joiner_who_cannot_show_the_codec_has_the_sender_change_it(world: World) -> None:
+    world.video_codecs = (H264, VP8)
+    villager, events = world.add("villager", CAMERA)
+    assert video_lines(accept(villager)) == [H264_FIRST]
+    official, _ = world.add("official")
+    accept_with_only(official, VP8)
+    assert OfferNeeded() in events
+    assert video_lines(accept(villager)) == [VP8_FIRST]
+
+
+def test_a_codec_that_everyone_shows_is_kept_when_another_becomes_possible(world: World) -> None:
+    world.video_codecs = (H264, VP8)
+    villager, events = world.add("villager", CAMERA)
+    guest, _ = world.add("guest")
+    accept_with_only(guest, VP8)
+    assert video_lines(accept(villager)) == [VP8_FIRST]
+    source = feed(villager, CAMERA)
+    source.payload_type = VP8.payload_type
+    world.peers.remove(guest)
+    events.clear()
+    official, _ = world.add("official")
+    accept(official)
+    villager.review_codecs()
+    assert video_lines(villager.offer()) == [VP8_FIRST]
+
+
+def test_able_receivers_ask_for_no_second_offer(world: World) -> None:
+    villager, events = world.add("villager", CAMERA)
+    accept(villager)
+    official, _ = world.add("official")
+    events.clear()
+    accept(official)
+    assert events == []
+    assert official.takes == {VP8.payload_type, H264.payload_type}
+
+
+def test_what_a_client_can_show_is_forgotten_with_its_leg(world: World) -> None:
+    villager, _ = world.add("villager", CAMERA)
+    accept(villager)
+    official, _ = world.add("official")
+    accept_with_only(official, VP8)
+    assert official.takes == {VP8.payload_type}
+    official.new_leg()
+    assert official.takes == frozenset()
 
 
 def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: World) -> None:

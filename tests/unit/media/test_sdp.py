@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media.ice import Credentials
-from media.sdp import MAX_SDP_BYTES, Answer, SdpRefused, Section, read_answer, write_offer
+from media.sdp import (
+    H264,
+    MAX_SDP_BYTES,
+    VP8,
+    Answer,
+    SdpRefused,
+    Section,
+    rank_codecs,
+    read_answer,
+    write_offer,
+)
 
 FINGERPRINT = ":".join(["AB"] * 32)
 SECTIONS = (
@@ -161,3 +171,26 @@ def test_a_damaged_answer_is_taken_or_refused_but_never_an_accident(
         read_answer(data.decode("latin-1"), SECTIONS)
     except SdpRefused:
         return
+
+
+BOTH, ONLY_VP8, ONLY_H264 = frozenset({96, 102}), frozenset({96}), frozenset({102})
+
+
+@pytest.mark.parametrize(
+    ("takers", "in_use", "first"),
+    [
+        ([], None, H264),
+        ([BOTH, BOTH], None, H264),
+        ([BOTH, ONLY_VP8], None, VP8),
+        ([BOTH, ONLY_VP8], 102, VP8),
+        ([BOTH, BOTH], 96, VP8),
+        ([ONLY_VP8, ONLY_H264, ONLY_VP8], None, VP8),
+    ],
+    ids=["alone", "all can", "one cannot", "one cannot, in use", "kept", "most can"],
+)
+def test_the_codec_that_most_receivers_take_leads(
+    takers: list[frozenset[int]], in_use: int | None, first: object
+) -> None:
+    ranked = rank_codecs((H264, VP8), takers, in_use)
+    assert ranked[0] is first
+    assert set(ranked) == {VP8, H264}
