@@ -1,7 +1,8 @@
 """DTLS by aiortc, over our own datagrams: handshake, fingerprint check, SRTP keys.
 
-We are always the DTLS server: Chromium as server would choose the slow SRTP profile, and a server
-never has to guess when the other side is ready. aiortc's transport expects an ICE transport; ours
+We are the DTLS server: Chromium as server would choose the slow SRTP profile, and a server never
+has to guess when the other side is ready. The one exception is an encoder that offers nothing but
+the server's part (WHIP); then we speak first, once its address is known. aiortc's transport expects an ICE transport; ours
 is the few methods it really calls. This is the ONLY file that touches aiortc's private attributes;
 the exact pin in pyproject.toml and tests/unit/media/test_dtls.py keep that honest.
 
@@ -99,6 +100,7 @@ class DtlsAssociation:
         self._transport.on("statechange", self._state_changed)
         self._on_connected = on_connected
         self._on_closed = on_closed
+        self._path = asyncio.Event()
         self._handshake: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -107,9 +109,20 @@ class DtlsAssociation:
         a client's first flight may overtake its answer, which travels over the WebSocket."""
         self._pipe.feed(datagram)
 
-    def start(self, fingerprint: str) -> None:
-        """Accept a client whose certificate has this SHA-256 fingerprint. Call once."""
+    def path_found(self) -> None:
+        """The other side's address is known; a DTLS client begins to speak only then."""
+        self._path.set()
+
+    def start(self, fingerprint: str, *, as_client: bool = False) -> None:
+        """Accept a peer whose certificate has this SHA-256 fingerprint. Call once.
+
+        `as_client`: the peer insists on being the DTLS server (an offer with setup:passive).
+        """
         assert self._handshake is None
+        if as_client:
+            self._transport._set_role("client")
+        else:
+            self._path.set()
         parameters = RTCDtlsParameters(
             fingerprints=[RTCDtlsFingerprint(algorithm="sha-256", value=fingerprint)]
         )
@@ -131,6 +144,7 @@ class DtlsAssociation:
     async def _run(self, parameters: RTCDtlsParameters) -> None:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await self._path.wait()
                 await self._transport.start(parameters)
         except TimeoutError:
             self._finish("dtls_failed")

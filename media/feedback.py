@@ -27,6 +27,7 @@ from aiortc.rtp import (
     clamp_packets_lost,
 )
 
+from media.outlets import in_their_numbers, is_below_floor
 from media.rtp import (
     HEADER,
     abs_send_time,
@@ -127,11 +128,11 @@ class Feedback:
         if not source.is_anchored or publication.source is not source:
             return
         rtp_time = (info.rtp_timestamp + source.timestamp_offset) & 0xFFFFFFFF
-        for target in publication.targets:
+        for target in (*publication.targets, *publication.translated):
             report = build_sender_report(
                 target.ssrc,
                 ntp_time=info.ntp_timestamp,
-                rtp_time=rtp_time,
+                rtp_time=(rtp_time + target.timestamp_offset) & 0xFFFFFFFF,
                 packets=target.packets,
                 octets=target.octets,
                 cname=publication.participant_id,
@@ -182,6 +183,8 @@ class Feedback:
             # What we miss ourselves is on its way from the publisher, if it comes at all.
             if kept is None or kept[0] != wanted or not publication.is_open:
                 continue
+            if is_below_floor(target, wanted):
+                continue
             target.resend_budget -= 1
             target.resent += 1
             self._send_again(target, lost & 0xFFFF, kept[1], kept[2], now_ns)
@@ -189,7 +192,14 @@ class Feedback:
     def _send_again(
         self, target: Subscription, seq: int, timestamp: int, packet: bytes, now_ns: int
     ) -> None:
-        payload_type = packet[1] & 0x7F
+        repair_type = RTX_OF.get(packet[1] & 0x7F, 0)
+        if target.numbers is not None:
+            translated = in_their_numbers(packet, target.numbers)
+            if translated is None:
+                return
+            packet = translated
+            repair_type = target.numbers.get(repair_type, 0)
+            timestamp = (timestamp + target.timestamp_offset) & 0xFFFFFFFF
         if not target.rtx_ssrc:
             again = bytearray(packet)
             HEADER.pack_into(again, 0, packet[0], packet[1], seq, timestamp, target.ssrc)
@@ -198,7 +208,7 @@ class Feedback:
         again = bytearray(
             wrap_rtx(
                 packet,
-                payload_type=RTX_OF[payload_type],
+                payload_type=repair_type,
                 ssrc=target.rtx_ssrc,
                 sequence=target.rtx_seq,
                 original=seq,
@@ -332,7 +342,7 @@ def next_uplink_bps(present_bps: int, loss: float) -> int:
 def _receivers_limit(source: Source, now_ns: int) -> int:
     """What the slowest receiver of this video can take, its line shared evenly by its videos."""
     limit_bps = VIDEO_CAP_BPS
-    for target in source.publication.targets:
+    for target in (*source.publication.targets, *source.publication.translated):
         leg = target.leg
         if not leg.estimate_bps or now_ns - leg.estimate_at_ns > ESTIMATE_FRESH_NS:
             continue

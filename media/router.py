@@ -22,6 +22,7 @@ from typing import Final
 
 from media.events import SpeakingChanged, TrackStarted
 from media.feedback import Feedback
+from media.outlets import in_our_numbers, in_their_numbers, is_below_floor
 from media.rtp import HEADER, abs_send_time, find_extension, restore_rtx
 from media.sdp import ABS_SEND_TIME_EXTENSION, AUDIO_LEVEL_EXTENSION, CODECS, MID_EXTENSION
 from media.sdp import PRIMARY_OF as PRIMARY_OF_RTX
@@ -92,9 +93,14 @@ class Router:
             if source is None:
                 self.unroutable += 1
                 return
-        if second & 0x7F != source.payload_type and not self._change_codec(source, second & 0x7F):
-            self.unroutable += 1
-            return
+        if second & 0x7F != source.payload_type:
+            if leg.numbers is not None:  # a client that offered: its numbers become ours here
+                packet = in_our_numbers(packet, leg.numbers)
+                first, second = packet[0], packet[1]
+            number = second & 0x7F
+            if number != source.payload_type and not self._change_codec(source, number):
+                self.unroutable += 1
+                return
         source.received += 1
         self.route(source, packet, first, seq, timestamp, arrival_ns)
 
@@ -177,7 +183,38 @@ class Router:
             target.packets += 1
             target.octets += length
 
+        # 6. Screens that offered have payload types of their own: apart, so that this loop is not.
+        if publication.translated:
+            self._send_translated(publication, packet, out_seq, out_timestamp)
+
     # -- Slow paths --------------------------------------------------------------------------
+
+    def _send_translated(
+        self, publication: Publication, packet: bytes, out_seq: int, out_timestamp: int
+    ) -> None:
+        """Step 5 for receivers with payload types of their own."""
+        for target in publication.translated:
+            if is_below_floor(target, out_seq):
+                continue
+            copy = in_their_numbers(packet, target.numbers or {})
+            if copy is None:
+                continue
+            length = len(copy)
+            self._tx_view[:length] = copy
+            REWRITE.pack_into(
+                self._tx_view,
+                REWRITE_AT,
+                (out_seq + target.seq_offset) & 0xFFFF,
+                (out_timestamp + target.timestamp_offset) & 0xFFFFFFFF,
+                target.ssrc,
+            )
+            self._size[0] = length
+            if protect(target.leg.tx, self._tx_cdata, self._size):
+                self.unprotectable += 1
+                continue
+            self._send(self._tx_view[: self._size[0]], target.leg.address)
+            target.packets += 1
+            target.octets += length
 
     def _out_of_order(self, source: Source, seq: int, step: int, arrival_ns: int) -> bool:
         """A packet that is not the next one: early (holes before it) or late. Whether to use it."""
@@ -214,6 +251,8 @@ class Router:
 
     def _repair(self, leg: Leg, ssrc: int, packet: bytes, arrival_ns: int) -> None:
         """An RTX packet: restore what it carries and route that under its own number."""
+        if leg.numbers is not None:
+            packet = in_our_numbers(packet, leg.numbers)
         source = leg.repairs.get(ssrc)
         if source is None:
             source = leg.sources.get(leg.declared_repairs[ssrc])
@@ -236,6 +275,8 @@ class Router:
 
         None if it fits nothing that was negotiated, or if this leg has too many sources.
         """
+        if leg.numbers is not None:
+            packet = in_our_numbers(packet, leg.numbers)
         codec = CODECS.get(packet[1] & 0x7F)
         publication = self._publication_of(leg, ssrc, packet)
         if (

@@ -86,6 +86,16 @@ def payload_length(packet: bytes) -> int:
     return length
 
 
+def renumbered(packet: bytes, payload_type: int) -> bytes:
+    """`packet` under another payload type and without header extensions, whose ids would be the
+    sender's own. Raises ValueError for a malformed header."""
+    offset = payload_offset(packet)
+    head = bytearray(packet[: HEADER_BYTES + 4 * (packet[0] & 0x0F)])
+    head[0] &= 0xEF
+    head[1] = (packet[1] & 0x80) | payload_type
+    return bytes(head) + packet[offset:]
+
+
 def find_extension(packet: bytes, extension_id: int) -> tuple[int, int] | None:
     """(offset, length) of the value of a header extension, or None if absent or malformed.
 

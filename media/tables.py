@@ -9,7 +9,7 @@ same shapes. All times are monotonic nanoseconds; all numbers of RTP are taken m
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from core.ids import ParticipantId
@@ -50,6 +50,7 @@ class Leg:
         "loss_in",
         "notify",
         "number",
+        "numbers",
         "outbound",
         "packets_in",
         "packets_out",
@@ -101,6 +102,8 @@ class Leg:
         self.publications: dict[str, Publication] = {}
         self.declared: dict[int, str] = {}
         self.declared_repairs: dict[int, int] = {}
+        # Its payload types → ours, for a client that offered (media/offers.py); None: it uses ours.
+        self.numbers: Mapping[int, int] | None = None
         # What it does send: media SSRC → source; RTX SSRC → the source that it repairs.
         self.sources: dict[int, Source] = {}
         self.repairs: dict[int, Source] = {}
@@ -144,6 +147,7 @@ class Publication:
         "source",
         "subscriptions",
         "targets",
+        "translated",
     )
 
     def __init__(self, participant_id: ParticipantId, name: TrackName, mid: str) -> None:
@@ -158,6 +162,8 @@ class Publication:
         self.subscriptions: list[Subscription] = []
         # The subscriptions that can take a packet this instant; empty while the gate is shut.
         self.targets: tuple[Subscription, ...] = ()
+        # The same for those with payload types of their own, which are served apart.
+        self.translated: tuple[Subscription, ...] = ()
         # Forwarded numbering, one unbroken line over legs, mutes and SSRC changes.
         self.next_seq = secrets.randbits(14)
         self.next_timestamp = secrets.randbits(32)
@@ -251,11 +257,13 @@ class Subscription:
     """The forwarding of one publication to one leg."""
 
     __slots__ = (
+        "floor",
         "has_nack",
         "is_started",
         "is_wanted",
         "leg",
         "loss",
+        "numbers",
         "octets",
         "packets",
         "payload_types",
@@ -268,6 +276,7 @@ class Subscription:
         "rtx_ssrc",
         "seq_offset",
         "ssrc",
+        "timestamp_offset",
     )
 
     def __init__(self, publication: Publication, leg: Leg) -> None:
@@ -283,6 +292,12 @@ class Subscription:
         # changed: under one key a number must always mean the same bytes (AES-GCM, RFC 7714 §8).
         self.is_started = False
         self.seq_offset = 0
+        # Only for a client that offered (media/outlets.py). Our payload types → its own; None: it
+        # uses ours. What was shown before under this SSRC ended at `timestamp_offset`; numbers of
+        # the publication before `floor` belong to that time (-1: so long ago that none can come).
+        self.numbers: Mapping[int, int] | None = None
+        self.timestamp_offset = 0
+        self.floor = -1
         self.packets = 0
         self.octets = 0
         self.resent = 0
