@@ -7,10 +7,9 @@ seeks with one request.
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import av
 from av.stream import Stream
@@ -21,8 +20,7 @@ _MICRO: Final = Fraction(1, 1_000_000)
 Format = Literal["webm", "mp4"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One frame or sound packet, on the session's timeline."""
 
     at_us: int

@@ -5,6 +5,7 @@ bytes each, so a day of talk fits in memory), the sender reports and the marks; 
 themselves stay on disk until they are written.
 """
 
+import mmap
 import struct
 from array import array
 from bisect import bisect_right
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from media import depayload, journal, rtp
+from media import depayload, journal, scan
 from media.depayload import Packet
 from media.journal import JournalDamaged, JournalReader, Mark, RecordType, SenderReport, TrackRecord
 from media.timing import (
@@ -31,7 +32,9 @@ MAX_DISAGREEMENT_NS: Final = 1_000_000_000
 ANCHOR_EVERY_NS: Final = 100_000_000
 _OFFSET_BITS: Final = 40  # a terabyte of journal per leg
 _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
-_RECORD_HEAD: Final = struct.Struct(">HBBQ")
+_RTP_RECORD: Final = struct.Struct(">HBBQBBHI")
+"""A record's head and, behind it, an RTP header up to its time stamp."""
+_RTP_HEADER_BYTES: Final = 12
 
 
 @dataclass(slots=True)
@@ -50,9 +53,20 @@ class TrackIndex:
     seqs: Unwrapper = field(default_factory=lambda: Unwrapper(16))
     times: Unwrapper = field(default_factory=lambda: Unwrapper(32))
     highest_seq: int = 0
+    is_in_order: bool = True
+    anchored_rtp_time: int = -1  # the picture or sound that was last seen for `anchors`
+    sized_rtp_time: int = -1  # … and for `largest`
+    payload_type: int = field(init=False)  # the hot loop's copies of what `described` says
+    is_vp8: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.payload_type = self.described.codec.payload_type
+        self.is_vp8 = self.described.codec.mime.lower() == "video/vp8"
 
     def sort(self) -> None:
         """By sequence number; of packets that came twice the first stays."""
+        if self.is_in_order:
+            return
         kept = array("Q")
         last = -1
         for key in sorted(self.keys):
@@ -73,15 +87,6 @@ class Leg:
     marks: list[tuple[int, int, Mark]] = field(default_factory=list)  # timeline ns, track, mark
     lost: list[tuple[int, int]] = field(default_factory=list)  # timeline ns from, to
 
-    def packet(self, key: int) -> tuple[bytes, int]:
-        """The RTP packet at an index key and its arrival on the timeline in ns."""
-        offset = key & _OFFSET_MASK
-        which = bisect_right(self.bases, offset) - 1
-        reader = self.readers[which]
-        length, _, _, at_ns = _RECORD_HEAD.unpack_from(reader.data, offset - self.bases[which])
-        start = offset - self.bases[which] + _RECORD_HEAD.size
-        return reader.data[start : start + length], at_ns - reader.header.t0_mono_ns
-
 
 def index_leg(number: int, readers: list[JournalReader]) -> Leg:
     """One pass over a leg's segments, in order."""
@@ -91,20 +96,41 @@ def index_leg(number: int, readers: list[JournalReader]) -> Leg:
         total += reader.size_bytes
     leg = Leg(number, readers, bases)
     for reader, base in zip(readers, bases, strict=True):
-        for record in reader.records():
-            _index_record(leg, record, base, record.at_ns - reader.header.t0_mono_ns)
+        _index_segment(leg, reader, base)
     for track in leg.tracks.values():
         track.sort()
     leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
     return leg
 
 
-def _index_record(leg: Leg, record: journal.Record, base: int, at_ns: int) -> None:
+def _index_segment(leg: Leg, reader: JournalReader, base: int) -> None:
+    data, t0_ns, tracks = reader.data, reader.header.t0_mono_ns, leg.tracks
+    record_at, rtp = _RTP_RECORD.unpack_from, int(RecordType.RTP)
+    for kind, number, at_ns, body, length in scan.spans(reader):
+        if kind != rtp:
+            payload = data[body : body + length]
+            record = journal.Record(RecordType(kind), number, at_ns, payload, body)
+            _index_record(leg, record, at_ns - t0_ns)
+            continue
+        track = tracks.get(number)
+        if track is None:
+            continue
+        offset = body - scan.HEAD.size
+        if length < _RTP_HEADER_BYTES:
+            track.foreign += 1
+            continue
+        _, _, _, _, _, type_byte, seq, rtp_time = record_at(data, offset)
+        if type_byte & 0x7F != track.payload_type:
+            track.foreign += 1
+            continue
+        _index_packet(track, seq, rtp_time, base + offset, at_ns - t0_ns)
+        if track.is_vp8 and rtp_time != track.sized_rtp_time:
+            _note_size(track, rtp_time, data, body, length)
+
+
+def _index_record(leg: Leg, record: journal.Record, at_ns: int) -> None:
     try:
         match record.type:
-            case RecordType.RTP:
-                if (track := leg.tracks.get(record.track)) is not None:
-                    _index_packet(track, record.payload, base + record.offset, at_ns)
             case RecordType.SENDER_REPORT:
                 if (track := leg.tracks.get(record.track)) is not None:
                     track.reports.append((journal.parse_sender_report(record), at_ns))
@@ -116,52 +142,83 @@ def _index_record(leg: Leg, record: journal.Record, base: int, at_ns: int) -> No
             case RecordType.GAP:
                 gap = journal.parse_gap(record)
                 leg.lost.append((at_ns - (gap.to_ns - gap.from_ns), at_ns))
-            case RecordType.SEAL:
+            case RecordType.SEAL | RecordType.RTP:
                 pass
     except JournalDamaged:
         # A valid checksum over words we do not know: a newer writer. The rest is still good.
         return
 
 
-def _index_packet(track: TrackIndex, packet: bytes, offset: int, at_ns: int) -> None:
-    if len(packet) < rtp.HEADER_BYTES or packet[1] & 0x7F != track.described.codec.payload_type:
-        track.foreign += 1
-        return
-    _, _, seq, rtp_time, _ = rtp.HEADER.unpack_from(packet)
-    extended = track.seqs.near(seq)
-    newer = extended > track.highest_seq
-    if newer:
-        track.seqs(seq)
-        track.highest_seq = extended
+def _index_packet(track: TrackIndex, seq: int, rtp_time: int, offset: int, at_ns: int) -> None:
+    highest = track.highest_seq
+    if seq == highest + 1 & 0xFFFF and track.keys:
+        extended = highest + 1  # the next one in order: nearly every packet
+        newer = True
+    else:
+        extended = track.seqs.near(seq)
+        newer = extended > highest
     if not track.keys:
         track.first_rtp_time = track.times(rtp_time)
         track.first_arrival_ns = at_ns
     track.last_arrival_ns = at_ns
-    if newer:
-        # Repairs say nothing about delay; they also must not pull the reference back.
-        ticks = track.times(rtp_time)
-        rtp_ns = ticks * 1_000_000_000 // track.described.codec.clock_rate
-        if not track.anchors or rtp_ns - track.anchors[-1][0] > ANCHOR_EVERY_NS:
-            track.anchors.append((rtp_ns, at_ns))
-        elif at_ns - rtp_ns < track.anchors[-1][1] - track.anchors[-1][0]:
-            track.anchors[-1] = (rtp_ns, at_ns)
     track.keys.append(extended << _OFFSET_BITS | offset)
-    _note_size(track, packet)
+    if not newer:
+        # Repairs say nothing about delay; they also must not pull the reference back.
+        track.is_in_order = False
+        return
+    track.highest_seq = track.seqs.last = extended
+    if rtp_time == track.anchored_rtp_time:
+        return  # another packet of the same picture: it left, and arrived, after the first
+    track.anchored_rtp_time = rtp_time
+    rtp_ns = track.times(rtp_time) * 1_000_000_000 // track.described.codec.clock_rate
+    if not track.anchors or rtp_ns - track.anchors[-1][0] > ANCHOR_EVERY_NS:
+        track.anchors.append((rtp_ns, at_ns))
+    elif at_ns - rtp_ns < track.anchors[-1][1] - track.anchors[-1][0]:
+        track.anchors[-1] = (rtp_ns, at_ns)
 
 
-def _note_size(track: TrackIndex, packet: bytes) -> None:
-    """Keep the largest VP8 picture: the container's header must name one size for all."""
-    if track.described.codec.mime.lower() != "video/vp8":
+def _note_size(
+    track: TrackIndex, rtp_time: int, data: bytes | mmap.mmap, body: int, length: int
+) -> None:
+    """Keep the largest VP8 picture: the container's header must name one size for all.
+
+    A picture is done with as soon as its first packet has been seen.
+    """
+    where = _payload_span(data, body, length)
+    if where is None:
         return
-    try:
-        start = rtp.payload_offset(packet)
-    except ValueError:
+    piece = depayload.read_vp8(data[where[0] : min(where[1], where[0] + _VP8_HEAD_BYTES)])
+    if piece is None or not piece.starts:
         return
-    piece = depayload.read_vp8(packet[start : start + 32])
-    if piece is not None and piece.starts:
-        size = depayload.vp8_size(piece.data)
-        if size is not None and (track.largest is None or size > track.largest):
-            track.largest = size
+    track.sized_rtp_time = rtp_time
+    size = depayload.vp8_size(piece.data)
+    if size is not None and (track.largest is None or size > track.largest):
+        track.largest = size
+
+
+_VP8_HEAD_BYTES: Final = 32  # the longest descriptor and a keyframe's header
+
+
+def _payload_span(data: bytes | mmap.mmap, body: int, length: int) -> tuple[int, int] | None:
+    """Where the payload of the RTP packet of `length` bytes at `body` begins and ends.
+
+    Read in place (RFC 3550, 5.1). None if the packet lies about its own length.
+    """
+    first = data[body]
+    if first >> 6 != 2:
+        return None
+    start = _RTP_HEADER_BYTES + 4 * (first & 0x0F)
+    if first & 0x10:
+        if start + 4 > length:
+            return None
+        start += 4 + 4 * (data[body + start + 2] << 8 | data[body + start + 3])
+    end = length
+    if first & 0x20:
+        padding = data[body + length - 1]
+        if not 0 < padding <= length - start:
+            return None
+        end -= padding
+    return (body + start, body + end) if start <= end else None
 
 
 # --- the timeline --------------------------------------------------------------------------------
@@ -222,16 +279,19 @@ def packets(leg: Leg, track: TrackIndex) -> Iterator[Packet]:
     """A track's packets in sequence order; malformed ones are left out."""
     times = Unwrapper(32)
     times.last = track.first_rtp_time
+    readers, bases, record_at = leg.readers, leg.bases, _RTP_RECORD.unpack_from
+    data, base, is_single = readers[0].data, 0, len(readers) == 1
+    last_rtp_time, extended = -1, 0
     for key in track.keys:
-        data, _ = leg.packet(key)
-        try:
-            start, length = rtp.payload_offset(data), rtp.payload_length(data)
-        except ValueError:
+        offset = key & _OFFSET_MASK
+        if not is_single:
+            which = bisect_right(bases, offset) - 1
+            data, base = readers[which].data, bases[which]
+        at = offset - base
+        length, _, _, _, _, type_byte, _, rtp_time = record_at(data, at)
+        where = _payload_span(data, at + scan.HEAD.size, length)
+        if where is None:
             continue
-        rtp_time = int.from_bytes(data[4:8], "big")
-        yield Packet(
-            seq=key >> _OFFSET_BITS,
-            rtp_time=times(rtp_time),
-            marker=bool(data[1] & 0x80),
-            payload=data[start : start + length],
-        )
+        if rtp_time != last_rtp_time:
+            last_rtp_time, extended = rtp_time, times(rtp_time)
+        yield Packet(key >> _OFFSET_BITS, extended, type_byte >= 0x80, data[where[0] : where[1]])

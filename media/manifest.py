@@ -23,7 +23,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes
 
 from core.errors import Conflict, NotFound
-from media import journal
+from media import journal, scan
 from media.journal import (
     JournalDamaged,
     JournalReader,
@@ -216,7 +216,7 @@ def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
         yield Problem(entry.path, "sm3", "The SM3 of this journal does not match.")
     try:
         with journal.open_journal(path) as reader:
-            records = sum(1 for _ in reader.records())
+            records = sum(1 for _ in scan.spans(reader))
             bad = reader.damaged_bytes + reader.torn_bytes
             if bad or records != entry.records:
                 yield Problem(entry.path, "records", f"{bad} bytes hold no valid record.")
@@ -347,7 +347,17 @@ def _walk(reader: JournalReader) -> _Walk:
 
 
 def _entry(path: Path, reader: JournalReader) -> JournalEntry:
-    walk = _walk(reader)
+    """What the manifest says of one journal. Media and marks set the times; a seal does not."""
+    records, first_ns, last_ns = 0, None, None
+    for kind, _, at_ns, _, _ in scan.spans(reader):
+        records += 1
+        if kind in _UNTIMED:
+            continue
+        # Of several threads' records one may stand a little before an earlier one.
+        first_ns = at_ns if first_ns is None or at_ns < first_ns else first_ns
+        last_ns = at_ns if last_ns is None or at_ns > last_ns else last_ns
+    seal = scan.final_seal(reader)
+    t0_ns = reader.header.t0_mono_ns
     sha256, sm3 = digests(path)
     return JournalEntry(
         path=path.name,
@@ -357,14 +367,17 @@ def _entry(path: Path, reader: JournalReader) -> JournalEntry:
         role=reader.header.role,
         label=reader.header.label,
         bytes=reader.size_bytes,
-        records=walk.records,
-        first_ms=walk.first_ms,
-        last_ms=walk.last_ms,
-        sealed="" if walk.seal is None else walk.seal.reason.value,
+        records=records,
+        first_ms=None if first_ns is None else (first_ns - t0_ns) // 1_000_000,
+        last_ms=None if last_ns is None else (last_ns - t0_ns) // 1_000_000,
+        sealed="" if seal is None else seal.reason.value,
         damaged_bytes=reader.damaged_bytes,
         sha256=sha256,
         sm3=sm3,
     )
+
+
+_UNTIMED: Final = (int(RecordType.TRACK), int(RecordType.SEAL))
 
 
 def _seal_if_open(path: Path) -> None:
@@ -374,6 +387,8 @@ def _seal_if_open(path: Path) -> None:
     Raises `JournalDamaged` for an untrustworthy header, `OSError`.
     """
     with journal.open_journal(path) as reader:
+        if scan.final_seal(reader) is not None:
+            return
         last_type: RecordType | None = None
         last_ns = reader.header.t0_mono_ns
         records = 0

@@ -7,6 +7,7 @@ dropped for having been late, and memory holds an index of the packets, never th
 `mux.json` is written last: where it stands, the files it names are complete.
 """
 
+import hashlib
 import heapq
 import json
 import os
@@ -397,7 +398,7 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
     )
     with part.open("rb") as file:
         os.fsync(file.fileno())
-    sha256, _ = manifest.digests(part)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     manifest.publish(part, path)
     offset_ms = zero_us // 1000
     spans = speech.find_speech(path, offset_ms) if with_speech and audio else []
@@ -451,6 +452,8 @@ def _picture_size(plan: _Plan, first: Sample | None) -> tuple[int, int]:
     sizes = [source.track.largest for source in plan.video if source.track.largest]
     if sizes:
         return max(sizes)
+    if first is not None and not plan.is_h264 and (size := depayload.vp8_size(first.data)):
+        return size
     if first is not None:
         for unit in depayload.split_annex_b(first.data):
             if unit[0] & 0x1F == 7 and (size := depayload.h264_size(unit)):
