@@ -503,9 +503,14 @@ def _cause(party: _Party, from_ns: int, to_ns: int) -> str:
     }
     if MarkKind.MUTE in found or MarkKind.UNMUTE in found:
         return "mute"
-    if MarkKind.LEAVE in found or (MarkKind.JOIN in found and from_ns > slack):
+    if MarkKind.LEAVE in found:
         return "away"
-    if found & {MarkKind.SILENT, MarkKind.BACK, MarkKind.GAP}:
+    # A line that was lost for long comes back as a new leg, and joins again.
+    if found & {MarkKind.SILENT, MarkKind.BACK}:
+        return "network"
+    if MarkKind.JOIN in found and from_ns > slack:
+        return "away"
+    if MarkKind.GAP in found:
         return "network"
     return "loss"
 

@@ -4,7 +4,8 @@ The guard decides by length and first byte (RFC 7983) before any parser sees a d
 
     0..3      STUN   answered only if authenticated; the only way for an address to become known
     20..63    DTLS   only from a known address
-    128..191  RTP, RTCP (second byte 192..223)   only from a known address whose keys are set
+    128..191  RTP, RTCP (second byte 192..223)   only from a known address whose keys are set;
+              RTP also from an unknown one, some, if a known participant's keys open it
 
 Everything else, from whomever, is dropped silently and counted in `drops`.
 """
@@ -53,12 +54,15 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 0.25
-TICKS_PER_SECOND = 4
+# The marks "silent" and "back" of a recording are true to half of this.
+TICK_S = 0.1
+TICKS_PER_SECOND = 10
 # Granularity of NACK retries and delayed keyframe requests, only while there are any.
 POLL_S = 0.01
 MIN_RTP_BYTES = 12
 MIN_RTCP_BYTES = 8
+# Packets a second from unknown addresses that may turn out not to be anybody's.
+STRANGERS_PER_SECOND = 200
 # Goodbyes of closed associations that may be in flight at shutdown.
 CLOSE_TIMEOUT_S = 2.0
 
@@ -80,6 +84,7 @@ class MediaNode:
         self._certificate = new_certificate()
         self.fingerprint = fingerprint_of(self._certificate)
         self.drops: Counter[str] = Counter()
+        self._strangers_left = STRANGERS_PER_SECOND
         self._legs_by_ufrag: dict[str, Leg] = {}
         self._dtls_by_ufrag: dict[str, DtlsAssociation] = {}
         self._book: AddressBook[Leg] = AddressBook()
@@ -159,7 +164,9 @@ class MediaNode:
         first = view[0]
         if 128 <= first < 192:
             leg = self._by_address.get(address)
-            if leg is None or leg.rx is None or not leg.is_connected:
+            if leg is None:
+                self._stranger(length)
+            elif leg.rx is None or not leg.is_connected:
                 self.drops["stranger"] += 1
             elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
                 self._rtcp(leg, length)
@@ -178,6 +185,25 @@ class MediaNode:
                 self._dtls_by_ufrag[leg.credentials.ufrag].feed(bytes(view[:length]))
         else:
             self.drops["unknown_kind"] += 1
+
+    def _stranger(self, length: int) -> None:
+        """Media from an unknown address: taken if its keys prove whose it is, else dropped.
+
+        A router that was restarted moves every flow to a new port without a word, and the client's
+        next check may be 2.5 s away; until then its voice must not be lost. The address stays
+        unknown: only a check makes it one that we send to, or speak DTLS with.
+        """
+        if length >= MIN_RTP_BYTES and self._strangers_left > 0:
+            ssrc = int.from_bytes(self._rx.view[8:12], "big")
+            for leg in self._legs_by_ufrag.values():
+                if ssrc in leg.sources and leg.is_connected:
+                    rejected = leg.rejected
+                    self._router.receive(leg, length, self.now_ns())
+                    if leg.rejected == rejected:
+                        return
+                    break
+            self._strangers_left -= 1
+        self.drops["stranger"] += 1
 
     def _stun(self, data: bytes, address: Address) -> None:
         check = answer_check(data, address[:2], self._password_of)
@@ -234,14 +260,17 @@ class MediaNode:
     # -- Time --------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Silence, consent and reports: four times a second for the node, not per peer."""
+        """Silence, consent and reports: ten times a second for the node, not per peer."""
         count = 0
         while True:
             await asyncio.sleep(TICK_S)
             count += 1
             now_ns = self.now_ns()
+            is_second = count % TICKS_PER_SECOND == 0
+            if is_second:
+                self._strangers_left = STRANGERS_PER_SECOND
             for room in list(self._rooms.values()):
-                room.check(now_ns, is_second=count % TICKS_PER_SECOND == 0)
+                room.check(now_ns, is_second=is_second)
 
     def _wake(self) -> None:
         if self._poll_handle is None:

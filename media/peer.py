@@ -156,6 +156,7 @@ class Peer:
         self._remote_fingerprint: str | None = None
         self._is_silent = False
         self._is_lost = False
+        self._checked_ns = 0
         self._quality_seconds = 0
         self._totals = (0, 0)
         self._bitrates_bps = (0, 0)
@@ -318,6 +319,8 @@ class Peer:
 
     def new_leg(self) -> None:
         """Give up the present transport; the next `offer()` describes a fresh one."""
+        if self.leg.is_connected:
+            self._mark(MarkKind.GAP, self.leg.last_packet_ns, "new_leg")
         self._close_leg()
         self._session = secrets.randbits(62)
         self._revision += 1  # an answer on its way to the old leg is stale
@@ -342,6 +345,7 @@ class Peer:
         if self._is_lost or self._remote_fingerprint is None:
             return
         leg = self.leg
+        since_ns, self._checked_ns = self._checked_ns, now_ns
         if now_ns - leg.consent_at_ns > CONSENT_NS:
             self._lose("no_consent" if leg.is_connected else "never_connected")
             return
@@ -356,7 +360,9 @@ class Peer:
         if self._is_silent:
             if silent_ns < SILENT_AFTER_NS:
                 self._is_silent = False
-                self._mark(MarkKind.BACK, now_ns)
+                # Its first packet came at some time between the last look and this one.
+                self._mark(MarkKind.BACK, (since_ns + now_ns) // 2)
+                self._renew_pictures(now_ns)
                 self._notify(PeerBack())
         elif silent_ns > limit_ns:
             self._is_silent = True
@@ -542,7 +548,16 @@ class Peer:
         self._transports.feedback.allow_start(leg)
         for subscription in leg.subscriptions.values():
             self.refresh(subscription.publication)
+        self._mark(MarkKind.JOIN, now_ns)
         self._notify(PeerConnected(leg.number, profile))
+
+    def _renew_pictures(self, now_ns: int) -> None:
+        """After a silence: what was lost is more than can be repaired, and every picture that
+        follows from it would stay dark until the receiver has given up hoping. Ask at once."""
+        subscriptions = self.leg.subscriptions.values()
+        for publication in (*self.published.values(), *(s.publication for s in subscriptions)):
+            if publication.is_open:
+                self._transports.feedback.want_keyframe(publication, now_ns)
 
     def _lose(self, reason: str) -> None:
         """This leg is over. Its subscriptions get nothing; the peer waits for `new_leg`."""
@@ -561,7 +576,8 @@ class Peer:
             return
         tap: PartyTap = recorder.party(self.participant_id, self.leg.number, self.label, self.role)
         self.leg.tap = tap
-        tap.mark(MarkKind.JOIN, self._transports.now_ns())
+        if self.leg.is_connected:
+            tap.mark(MarkKind.JOIN, self._transports.now_ns())
         for name in self._muted:
             tap.mark(MarkKind.MUTE, self._transports.now_ns(), None, name.value)
 

@@ -403,6 +403,44 @@ def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: Wo
     assert events == [PeerSilent(1600), PeerBack()]
 
 
+def test_pictures_begin_anew_after_a_silence(world: World) -> None:
+    official, _ = world.connected("official", CAMERA)
+    villager, _ = world.connected("villager", CAMERA)
+    world.is_live = True
+    official.go_live()
+    villager.go_live()
+    asked: list[int] = []
+    world.feedback = Feedback(
+        lambda leg, data: asked.append(leg.number), lambda *_: None, lambda: None
+    )
+    for peer in (official, villager):
+        feed(peer, CAMERA)
+    accept(villager)
+    villager.check(world.time_ns + 2 * SECOND)
+    assert asked == []
+    villager.leg.last_packet_ns = world.time_ns + 3 * SECOND
+    villager.check(world.time_ns + 3 * SECOND)
+    assert len(asked) == 2, "its own, and the one that it watches"
+
+
+def test_a_replaced_leg_ends_with_a_gap_and_the_new_one_begins_when_it_is_heard(
+    world: World,
+) -> None:
+    world.is_live, world.recorder = True, world
+    villager, _ = world.connected("villager", MICROPHONE)
+    villager.go_live()
+    world.time_ns += 5 * SECOND
+    villager.new_leg()
+    assert world.taps["villager", 1].marks[-1] is MarkKind.GAP
+    assert world.taps["villager", 2].marks == []
+    accept(villager)
+    key = bytes(28)
+    world.connect[villager.leg](
+        SrtpSession.inbound(key, GCM), SrtpSession.outbound(key, GCM), "GCM"
+    )
+    assert world.taps["villager", 2].marks == [MarkKind.JOIN]
+
+
 def test_who_only_listens_or_is_muted_is_given_longer(world: World) -> None:
     villager, events = world.connected("villager", MICROPHONE)
     feed(villager, MICROPHONE)
