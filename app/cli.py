@@ -193,6 +193,36 @@ def drill_booking(
         raise typer.Exit(1)
 
 
+@drill.command("network")
+def drill_network(
+    seconds: Annotated[float, typer.Option(min=4, max=600)] = 20,
+    only: Annotated[list[str] | None, typer.Option(help="A condition's name; repeatable.")] = None,
+    client: Annotated[str, typer.Option(help="chromium or aiortc")] = "chromium",
+    save: Annotated[Path | None, typer.Option(help="Keep all rows in this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calls over bad lines (loss, bursts, delay, bottlenecks): what is heard, seen, recorded."""
+    from bench.netlab import LabUnavailable
+    from bench.network import in_words, run
+
+    async def campaign() -> list[dict[str, object]]:
+        rows = []
+        async for row in run(seconds, only or (), client):
+            rows.append(row)
+            typer.echo(json.dumps(row, ensure_ascii=False) if as_json else in_words(row))
+        return rows
+
+    try:
+        rows = asyncio.run(campaign())
+    except (LabUnavailable, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    if save is not None:
+        save.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
 @kiosk.command("code")
 def kiosk_code(
     name: Annotated[str, typer.Argument(help="The kiosk's name, e.g. 甘孜县一号机")],
