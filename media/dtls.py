@@ -2,9 +2,11 @@
 
 We are the DTLS server: Chromium as server would choose the slow SRTP profile, and a server never
 has to guess when the other side is ready. The one exception is an encoder that offers nothing but
-the server's part (WHIP); then we speak first, once its address is known. aiortc's transport expects an ICE transport; ours
-is the few methods it really calls. This is the ONLY file that touches aiortc's private attributes;
-the exact pin in pyproject.toml and tests/unit/media/test_dtls.py keep that honest.
+the server's part (WHIP); then we speak first, once its address is known.
+
+aiortc's transport expects an ICE transport; ours is the few methods it really calls. This is the
+ONLY file that touches aiortc's private attributes; the exact pin in pyproject.toml and
+tests/unit/media/test_dtls.py keep that honest.
 
 RFC 5764 (DTLS-SRTP), 8842 (SDP for DTLS).
 """

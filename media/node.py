@@ -23,7 +23,7 @@ from core.ids import ParticipantId, RoomId
 from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
 from media.events import MediaEvent
 from media.feedback import Feedback
-from media.ice import AddressBook, answer_check
+from media.ice import AddressBook, Credentials, answer_check
 from media.peer import Offer, OfferedTrack, Peer
 from media.router import Router
 from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
@@ -217,6 +217,7 @@ class MediaNode:
         if check.accepted:
             leg.last_packet_ns = leg.consent_at_ns = self.now_ns()
             if self._book.prove(leg, address, nominated=check.nominated):
+                self._dtls_by_ufrag[check.ufrag].path_found()
                 log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
         self._socket.send(check.response, address)
 
@@ -316,6 +317,14 @@ class MediaNode:
             self._legs_by_ufrag.pop(leg.credentials.ufrag, None)
             self._dtls_by_ufrag.pop(leg.credentials.ufrag, None)
 
+    def rename(self, leg: Leg, credentials: Credentials) -> None:
+        """An ICE restart: checks under the leg's old name are strangers' from now on, while media
+        keeps flowing between the addresses that are proven."""
+        old, new = leg.credentials.ufrag, credentials.ufrag
+        self._legs_by_ufrag[new] = self._legs_by_ufrag.pop(old)
+        self._dtls_by_ufrag[new] = self._dtls_by_ufrag.pop(old)
+        leg.credentials = credentials
+
     def open_track(self, publication: Publication) -> None:
         """Open the recorder's track for a publication that has begun to flow."""
         if publication.source is not None:
@@ -404,6 +413,10 @@ class MediaRoom:
     def publications(self) -> Sequence[Publication]:
         """Every live track of the room, in the order in which participants came."""
         return [p for peer in self._peers.values() for p in peer.published.values()]
+
+    def role_of(self, participant_id: ParticipantId) -> str:
+        peer = self._peers.get(participant_id)
+        return peer.role if peer is not None else ""
 
     def mid_of(self, participant_id: ParticipantId, name: TrackName) -> str:
         """The track's mid, the same in every description and for the room's whole life."""

@@ -1,11 +1,13 @@
 """Offers that clients write, answers that we write: WHIP publishers and WHEP screens.
 
-Everywhere else the server offers and its payload types are everyone's (media/sdp.py). A client that
-speaks WHIP or WHEP brings its own numbers, so a section's codecs are read as pairs, ours and theirs,
-and its packets are renumbered once, apart from the hot loop (media/router.py). No header extension
-is ever accepted from such a client: their ids would be its own too. RFC 9725 §4.4; RFC 3264 §6.
+Everywhere else the server offers and its payload types are everyone's (media/sdp.py). A client
+that speaks WHIP or WHEP brings its own numbers, so a section's codecs are read as pairs, ours and
+theirs, and its packets are renumbered once, apart from the hot loop (media/router.py). No header
+extension is ever accepted from such a client: their ids would be its own too. RFC 9725 §4.4;
+RFC 3264 §6.
 """
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from media.tracks import CodecInfo, Kind, TrackName
 
 # Baseline and constrained baseline: what every browser in the room can show (RFC 6184 §8.1).
 _BASELINE: Final = "42"
+_MID = re.compile(r"[!-~]{1,32}")
 MAX_FRAGMENT_BYTES: Final = 16 * 1024
 
 
@@ -142,6 +145,8 @@ def read_offer(sdp: str) -> ClientOffer:
 
 
 def _section(media: MediaDescription, *, is_offered: bool) -> OfferedSection:
+    if media.rtp.muxId and not _MID.fullmatch(media.rtp.muxId):
+        raise SdpRefused("sections", "The mid of a section is malformed.")
     if is_offered and not media.rtcp_mux:
         raise SdpRefused("rtcp_mux", "RTCP must be multiplexed with RTP.")
     kind: Kind = "audio" if media.kind == "audio" else "video"

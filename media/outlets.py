@@ -1,4 +1,4 @@
-"""Sections in which a client that offered receives (WHEP): each is an outlet with one SSRC for life.
+"""Where a client that offered receives (WHEP): each section is an outlet with one SSRC for life.
 
 Such a client gets no further offers, so what it is shown has to change behind its back: an outlet
 is bound to a publication, and when that ends to another one, and its numbers and clock go on as if

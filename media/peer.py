@@ -30,7 +30,16 @@ from media.events import (
     SpeakingChanged,
 )
 from media.feedback import Feedback
-from media.ice import new_credentials
+from media.ice import Credentials, new_credentials
+from media.offers import (
+    AnswerSection,
+    ClientOffer,
+    OfferedSection,
+    incoming_numbers,
+    write_answer,
+    write_fragment,
+)
+from media.outlets import Outlet, choose
 from media.sdp import (
     CODECS,
     MAX_SECTIONS,
@@ -100,6 +109,8 @@ class Transports(Protocol):
 
     def detach(self, leg: Leg, dtls: DtlsAssociation) -> None: ...
 
+    def rename(self, leg: Leg, credentials: Credentials) -> None: ...
+
     def open_track(self, publication: Publication) -> None: ...
 
 
@@ -110,6 +121,8 @@ class Surroundings(Protocol):
     recorder: Recorder | None
 
     def publications(self) -> Sequence[Publication]: ...
+
+    def role_of(self, participant_id: ParticipantId) -> str: ...
 
     def mid_of(self, participant_id: ParticipantId, name: TrackName) -> str: ...
 
@@ -153,6 +166,9 @@ class Peer:
         self._takes: frozenset[int] = frozenset()
         self._sends: frozenset[int] = frozenset()
         self._led_by: dict[str, int] = {}  # own video's mid → payload type last offered first
+        # Of a client that offered: where it receives, and whose tracks it wants first.
+        self._outlets: list[Outlet] = []
+        self._watch: tuple[str, ...] = ()
         self._remote_fingerprint: str | None = None
         self._is_silent = False
         self._is_lost = False
@@ -219,6 +235,7 @@ class Peer:
 
     def offer_needed(self) -> None:
         """The room has changed in a way this client must hear of. Said at most once per offer."""
+        self._fill_outlets()
         if self._revision == 0 or self._is_offer_due or self._is_lost:
             return  # the first offer, and a new leg's, hold everything anyway
         self._is_offer_due = True
@@ -249,6 +266,84 @@ class Peer:
     def _codecs_for(self, publication: Publication) -> tuple[CodecInfo, ...]:
         in_use = publication.source.payload_type if publication.source is not None else None
         return rank_codecs(self._transports.video_codecs, self._room.takers(self), in_use)
+
+    # -- Negotiation by a client that offers (WHIP, WHEP) ------------------------------------
+
+    def accept(self, offer: ClientOffer, *, watch: Sequence[str] = ()) -> str:
+        """Our answer to a checked offer, once per leg; this client is never sent offers of ours.
+
+        What it sends feeds the tracks published at this moment, one per kind; where it receives, it
+        is shown the room's tracks, those of the roles in `watch` first, now and as they change.
+        """
+        leg = self.leg
+        leg.remote_ufrag = offer.ufrag
+        leg.numbers = incoming_numbers(offer)
+        self._watch = tuple(watch)
+        self._remote_fingerprint = offer.fingerprint
+        leg.consent_at_ns = self._transports.now_ns()  # from here on we wait for the client
+        sections = tuple(self._answer_section(section) for section in offer.sections)
+        self._fill_outlets()
+        self._dtls.start(offer.fingerprint, as_client=offer.is_dtls_server)
+        before = self.takes
+        shown = [section.codecs for section in offer.receiving if section.kind == "video"]
+        self._takes = frozenset(codec.ours.payload_type for codecs in shown for codec in codecs)
+        if self.takes != before:
+            self._room.abilities_changed(self)
+        return write_answer(
+            credentials=leg.credentials,
+            fingerprint=self._transports.fingerprint,
+            addresses=self._transports.addresses,
+            sections=sections,
+            is_dtls_client=offer.is_dtls_server,
+        )
+
+    def restart_ice(self, remote_ufrag: str) -> str:
+        """New ICE names for this leg; DTLS and media go on where they are until a check with the
+        new names comes. Returns the fragment that tells the client (RFC 9725 §4.3.3)."""
+        leg = self.leg
+        self._transports.rename(leg, new_credentials())
+        leg.remote_ufrag = remote_ufrag
+        return write_fragment(leg.credentials, self._transports.addresses)
+
+    @property
+    def ice_name(self) -> str:
+        """Our ICE username fragment: it names this leg's ICE session."""
+        return self.leg.credentials.ufrag
+
+    def _answer_section(self, offered: OfferedSection) -> AnswerSection:
+        if offered.is_sending:
+            name = next((n for n in self.published if n.kind == offered.kind), None)
+            if name is None:
+                return AnswerSection(offered)
+            for ssrc, rtx_ssrc in offered.sources:
+                self.leg.declared[ssrc] = self.published[name].mid
+                if rtx_ssrc is not None:
+                    self.leg.declared_repairs[rtx_ssrc] = ssrc
+            return AnswerSection(offered, "recvonly", offered.codecs[:1])
+        if not offered.is_receiving:
+            return AnswerSection(offered)
+        outlet = Outlet(offered)
+        self._outlets.append(outlet)
+        return outlet.answer()
+
+    def _fill_outlets(self) -> None:
+        """Bind what is free to what is not shown yet."""
+        if not any(outlet.is_free(self.leg) for outlet in self._outlets):
+            return
+        others = [p for p in self._room.publications() if p.participant_id != self.participant_id]
+        others.sort(key=self._interest)
+        for outlet in self._outlets:
+            if not outlet.is_free(self.leg):
+                continue
+            shown = [s.publication for s in self.leg.subscriptions.values()]
+            publication = choose(others, shown, outlet.section.kind)
+            if publication is not None:
+                outlet.bind(publication, self.leg, self._transports.now_ns())
+                self.refresh(publication)
+
+    def _interest(self, publication: Publication) -> int:
+        role = self._room.role_of(publication.participant_id)
+        return self._watch.index(role) if role in self._watch else len(self._watch)
 
     # -- Publications ------------------------------------------------------------------------
 
@@ -293,8 +388,8 @@ class Peer:
         publication.is_open = publication.is_live and not publication.is_muted
         if publication.is_open != was_open and source is not None:
             source.is_anchored = False
-        before = set(map(id, publication.targets))
-        publication.targets = tuple(
+        before = set(map(id, (*publication.targets, *publication.translated)))
+        able = tuple(
             s
             for s in publication.subscriptions
             if publication.is_open
@@ -302,7 +397,9 @@ class Peer:
             and s.leg.is_connected
             and (source is None or source.payload_type in s.payload_types)
         )
-        fresh = [s for s in publication.targets if id(s) not in before]
+        publication.targets = tuple(s for s in able if s.numbers is None)
+        publication.translated = tuple(s for s in able if s.numbers is not None)
+        fresh = [s for s in able if id(s) not in before]
         for subscription in fresh:
             _start(subscription)
         self._transports.open_track(publication)
@@ -498,7 +595,7 @@ class Peer:
     def _close(self, publication: Publication) -> None:
         """Nobody gets or records it any more."""
         publication.is_open = False
-        publication.targets = ()
+        publication.targets = publication.translated = ()
         for subscription in publication.subscriptions:
             _retire(subscription)
         publication.subscriptions.clear()
@@ -520,6 +617,7 @@ class Peer:
         self._sections = []
         self._takes = self._sends = frozenset()
         self._led_by = {}
+        self._outlets = []
         self._remote_fingerprint = None
         self._is_silent = self._is_lost = False
         self._totals = (0, 0)
@@ -533,6 +631,9 @@ class Peer:
             publication = subscription.publication
             publication.subscriptions.remove(subscription)
             publication.targets = tuple(t for t in publication.targets if t is not subscription)
+            publication.translated = tuple(
+                t for t in publication.translated if t is not subscription
+            )
             _retire(subscription)
         leg.tap = None  # whatever is still on its way is not recorded any more
         self._transports.detach(leg, self._dtls)
