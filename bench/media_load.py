@@ -1,10 +1,8 @@
 """What does a recorded two-party call cost the server, and how late are its packets?
 
-The server (MediaNode with the real Recorder) is a child process; the callers are others. A caller
-speaks real ICE, DTLS and SRTP and sends what a VGA call sends: VP8 of 0.8 Mbit/s at 30 frames a
-second in packets of about 1,100 bytes, Opus at 50 packets a second, sender reports, ICE consent.
-It neither encodes nor decodes: each payload ends with the time it was sent, and whoever receives it
-on the same machine subtracts. CPU is the server process's own, over the measured window.
+The server (MediaNode with the real Recorder) is a child process; the callers (bench/caller.py) are
+others. CPU is the server process's own, over the measured window, by its CPU clock; delay is what
+the callers see, from just before `send` to just after `recv`.
 
     run(calls, seconds) -> {"calls", "cpu_s_per_call_min", "packets_in", "packets_out", "lost",
                             "delay_ms": {"p50", "p99"}, …}
@@ -12,113 +10,150 @@ on the same machine subtracts. CPU is the server process's own, over the measure
 
 import asyncio
 import gc
-import heapq
 import json
 import math
+import os
 import platform
-import random
 import re
-import select
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self
 
-from aioice import stun
-
+from bench.caller import messages, replying
+from bench.clip import make_clip
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
-from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
+from core.log import configure_logging
 from media.node import MediaNode, MediaRoom
 from media.recorder import Recorder
-from media.rtp import HEADER, build_sender_report
-from media.sdp import ABS_SEND_TIME_EXTENSION, AUDIO_LEVEL_EXTENSION, OPUS, VP8
-from media.srtp import PacketBuffer, SrtpSession, protect, protect_rtcp, unprotect
 from media.tracks import TrackName
 
-CALLS_PER_LOAD_PROCESS: Final = 20
+CALLERS_PER_LOAD_PROCESS: Final = 40
 WARM_UP_S: Final = 1.0
 DRAIN_S: Final = 0.5
-FRAME_NS: Final = 33_333_333
-SOUND_NS: Final = 20_000_000
-REPORT_NS: Final = 1_000_000_000
-CONSENT_NS: Final = 2_500_000_000
-PACKET_PAYLOAD_BYTES: Final = 1100
-FRAME_BYTES: Final = (3300, 900)  # mean and deviation: 30 a second are 0.8 Mbit/s
-SOUND_BYTES: Final = 80  # 32 kbit/s
-STAMP: Final = struct.Struct("!Q")
-PICTURES: Final = memoryview(random.Random(1).randbytes(4 * PACKET_PAYLOAD_BYTES))
+HOUSE: Final = Path(__file__).resolve().parent.parent
+
+
+class Gateway(Protocol):
+    """A relay under test, in a process of its own."""
+
+    name: str
+    pid: int
+
+    def connect(self, loads: Sequence["Load"]) -> None:
+        """Bring every caller of every load process into its room, and start recording."""
+
+    def count(self) -> dict[str, Any]:
+        """What the server says of itself; ours only."""
+
+    def close(self) -> None:
+        """End the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A process of callers, and how many there are in it: whole rooms only."""
+
+    child: "Child"
+    callers: int
 
 
 def run(calls: int, seconds: int) -> dict[str, Any]:
-    """Measure `calls` two-party calls for `seconds`, after a second of warm-up.
+    """Measure `calls` two-party calls through our relay for `seconds`, after a second of warm-up.
 
     Raises RuntimeError if a child fails; its own words are on stderr.
     """
-    shares = [
-        min(CALLS_PER_LOAD_PROCESS, calls - at) for at in range(0, calls, CALLS_PER_LOAD_PROCESS)
-    ]
-    server = _Child("server")
-    loads: list[_Child] = []
-    try:
-        offers = server.ask("open", calls=calls)["offers"]
-        at = 0
-        for share in shares:
-            load = _Child("load")
-            loads.append(load)
-            answers = load.ask("join", offers=offers[2 * at : 2 * (at + share)])["answers"]
-            server.ask("answer", first=2 * at, answers=answers)
-            at += share
+    with clip_file() as clip, Reception(rooms=calls) as gateway:
+        return measure(gateway, clip, rooms=calls, seconds=seconds)
+
+
+@contextmanager
+def clip_file() -> Iterator[Path]:
+    """The clip that all callers send, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="reception-clip-") as directory:
+        path = Path(directory) / "clip.mkv"
+        make_clip(path)
+        yield path
+
+
+def measure(
+    gateway: Gateway,
+    clip: Path,
+    *,
+    rooms: int,
+    seconds: float,
+    parties: int = 2,
+    core: int | None = None,
+) -> dict[str, Any]:
+    """Drive `rooms` rooms of `parties` through a gateway that has just been started.
+
+    `core`: where the callers must run; None is anywhere. The gateway is left with its calls up.
+    """
+    per_process = max(1, CALLERS_PER_LOAD_PROCESS // parties)
+    shares = [min(per_process, rooms - at) for at in range(0, rooms, per_process)]
+    with ExitStack() as stack:
+        loads = [
+            Load(
+                stack.enter_context(Child("bench.caller", str(clip), str(parties - 1), core=core)),
+                share * parties,
+            )
+            for share in shares
+        ]
+        idle_kib = resident_kib(gateway.pid)
+        gateway.connect(loads)
         for load in loads:
-            load.ask("connected")
-        server.ask("live")
-        for load in loads:
-            load.tell("drive", seconds=WARM_UP_S + seconds + DRAIN_S)
+            load.child.tell("drive", warm_up_s=WARM_UP_S, seconds=seconds, drain_s=DRAIN_S)
         time.sleep(WARM_UP_S)
-        before = server.ask("count")
+        cpu_before_s = cpu_s(gateway.pid)
         time.sleep(seconds)
-        after = server.ask("count")
-        results = [load.hear() for load in loads]
-        return _summary(calls, seconds, before, after, results)
-    finally:
-        for child in [*loads, server]:
-            child.close()
+        cpu_after_s = cpu_s(gateway.pid)
+        busy_kib = resident_kib(gateway.pid)
+        results = [load.child.hear() for load in loads]
+    row = _summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results)
+    row |= {
+        "calls": rooms,
+        "parties": parties,
+        "server": gateway.name,
+        "server_rss_mib": busy_kib // 1024,
+        "rss_mib_per_call": round((busy_kib - idle_kib) / 1024 / rooms, 2),
+    }
+    return row | gateway.count()
 
 
 def _summary(
-    calls: int,
-    seconds: int,
-    before: dict[str, Any],
-    after: dict[str, Any],
-    results: list[dict[str, Any]],
+    pairs: float, seconds: float, server_cpu_s: float, results: list[dict[str, Any]]
 ) -> dict[str, Any]:
     delays = sorted(delay for result in results for delay in result["delays_us"])
-    cpu_s = after["cpu_s"] - before["cpu_s"]
-    packets_in = after["packets_in"] - before["packets_in"]
-    packets_out = after["packets_out"] - before["packets_out"]
+    sent = sum(result["sent_in_window"] for result in results)
     return {
-        "calls": calls,
-        "cpu_s_per_call_min": round(cpu_s / (calls * seconds / 60), 4),
-        "packets_in": packets_in,
-        "packets_out": packets_out,
-        "lost": sum(r["sent"] - r["received"] for r in results),
+        "cpu_s_per_call_min": round(server_cpu_s / (pairs * seconds / 60), 4),
+        "packets_in": sent,
+        "packets_out": len(delays),
+        "lost": sum(result["expected"] - result["received"] for result in results),
+        "unsent": sum(result["unsent"] for result in results),
         "delay_ms": {"p50": _quantile_ms(delays, 0.50), "p99": _quantile_ms(delays, 0.99)},
-        "us_cpu_per_packet": round(cpu_s * 1e6 / packets_in, 2) if packets_in else None,
-        "core_percent": round(100 * cpu_s / seconds, 1),
-        "server_rss_mib": after["rss_mib"],
-        "dropped": after["dropped"],
-        "srtp_profile": after["srtp_profile"],
+        "us_cpu_per_packet": round(server_cpu_s * 1e6 / sent, 2) if sent else None,
+        "core_percent": round(100 * server_cpu_s / seconds, 1),
+        "srtp_profile": "/".join(
+            sorted({profile for result in results for profile in result["srtp_profiles"]})
+        ),
+        "generator": {
+            "core_percent": [round(100 * result["cpu_s"] / seconds, 1) for result in results],
+            "late_ms_p99": max(result["late_us_p99"] for result in results) / 1000,
+        },
         "recorded": True,
         "seconds": seconds,
         "machine": f"{platform.machine()} {platform.system()} {platform.python_version()}",
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -130,20 +165,52 @@ def _quantile_ms(ordered_us: list[int], fraction: float) -> float | None:
     return round(ordered_us[at] / 1000, 3)
 
 
-class _Child:
-    """A child process of this module; one JSON line there, one back."""
+def cpu_s(pid: int) -> float:
+    """User and system time of another process and all its threads, to the nanosecond.
 
-    def __init__(self, role: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.media_load", role],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).resolve().parent.parent,
-        )
+    Linux numbers a process's CPU clock after its pid: (~pid << 3) | 2, as clock_getcpuclockid(3)
+    does; /proc counts in hundredths of a second, which is a tenth of what one call costs.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def resident_kib(pid: int) -> int:
+    """The resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found[1]) if found else 0
+
+
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Children started in this block, and all their threads, run on that core only."""
+    if core is None:
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+class Child:
+    """A child process that is a module of ours; one JSON line there, one back."""
+
+    def __init__(self, module: str, *arguments: str, core: int | None = None) -> None:
+        with on_core(core):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=HOUSE,
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
 
     def tell(self, verb: str, **values: object) -> None:
         self._stdin.write(json.dumps({"verb": verb, **values}) + "\n")
@@ -152,7 +219,7 @@ class _Child:
     def hear(self) -> dict[str, Any]:
         line = self._stdout.readline()
         if not line:
-            raise RuntimeError("A process of the load generator has ended early.")
+            raise RuntimeError("A child process of the benchmark has ended early.")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -163,17 +230,67 @@ class _Child:
     def close(self) -> None:
         self._stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-# -- The server's process ------------------------------------------------------------------------
+# -- Our relay -----------------------------------------------------------------------------------
+
+
+class Reception:
+    """Our relay as a gateway under test; `rooms` rooms of `parties`, each recorded apart."""
+
+    name = "reception"
+
+    def __init__(self, rooms: int, parties: int = 2, core: int | None = None) -> None:
+        self._rooms = rooms
+        self._parties = parties
+        self.directory = Path(tempfile.mkdtemp(prefix="reception-bench-"))
+        self._child = Child("bench.media_load", "server", str(self.directory), core=core)
+        self._child.ask("count")  # it runs
+        self.pid = self._child.pid
+
+    def connect(self, loads: Sequence[Load]) -> None:
+        offers = self._child.ask("open", rooms=self._rooms, parties=self._parties)["offers"]
+        first = 0
+        for load in loads:
+            answers = load.child.ask("whole", offers=offers[first : first + load.callers])["sdps"]
+            self._child.ask("answer", first=first, answers=answers)
+            first += load.callers
+        for load in loads:
+            load.child.ask("connected")
+        self._child.ask("live")
+
+    def count(self) -> dict[str, Any]:
+        return self._child.ask("count")
+
+    def hang_up(self) -> list[Path]:
+        """End the calls and seal. The recordings' directories, one for each room."""
+        self._child.ask("hang_up")
+        return [self.directory / str(number) for number in range(self._rooms)]
+
+    def close(self) -> None:
+        self._child.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _Server:
-    """Every call is a room of two, live and recorded into a directory of its own."""
+    """The server's process. Every call is a room, live and recorded into its own directory."""
 
     def __init__(self, node: MediaNode, directory: Path) -> None:
         self._node = node
@@ -181,31 +298,31 @@ class _Server:
         self._rooms: list[MediaRoom] = []
         self._recorders: list[Recorder] = []
 
-    def open(self, calls: int) -> dict[str, Any]:
+    async def open(self, rooms: int, parties: int) -> dict[str, Any]:
         offers = []
-        for number in range(calls):
+        for number in range(rooms):
             room = self._node.open_room(RoomId(f"call{number}"))
             self._rooms.append(room)
             peers = [
                 room.add_peer(
                     ParticipantId(new_id()),
-                    label=role,
-                    role=role,
+                    label=f"party {place}",
+                    role="official" if place else "petitioner",
                     publishes=[TrackName.CAMERA, TrackName.MICROPHONE],
                     on_event=lambda event: None,
                 )
-                for role in ("petitioner", "official")
+                for place in range(parties)
             ]
             offers += [peer.offer().sdp for peer in peers]
         return {"offers": offers}
 
-    def answer(self, first: int, answers: list[str]) -> dict[str, Any]:
+    async def answer(self, first: int, answers: list[str]) -> dict[str, Any]:
         peers = [peer for room in self._rooms for peer in room.peers()]
         for peer, sdp in zip(peers[first : first + len(answers)], answers, strict=True):
             peer.answer(1, sdp)
         return {}
 
-    def live(self) -> dict[str, Any]:
+    async def live(self) -> dict[str, Any]:
         for number, room in enumerate(self._rooms):
             recorder = Recorder.open(
                 self._directory / str(number),
@@ -219,348 +336,35 @@ class _Server:
         gc.collect()
         return {}
 
-    def count(self) -> dict[str, Any]:
-        stats = [peer for room in self._rooms for peer in room.stats()]
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
-        return {
-            "cpu_s": time.process_time(),
-            "packets_in": sum(s.packets_in for s in stats),
-            "packets_out": sum(s.packets_out for s in stats),
-            "dropped": {k: v for k, v in self._node.counters().items() if v},
-            "srtp_profile": "/".join(sorted({s.srtp_profile for s in stats})),
-            "rss_mib": int(resident[1]) // 1024 if resident else None,
-        }
+    async def count(self) -> dict[str, Any]:
+        return {"dropped": {k: v for k, v in self._node.counters().items() if v}}
 
-    async def aclose(self) -> None:
+    async def hang_up(self) -> dict[str, Any]:
         for room in self._rooms:
             await room.end()
+        self._rooms.clear()
         for recorder in self._recorders:
             await recorder.seal()
-        await self._node.aclose()
-
-
-async def _serve(reply: Callable[[dict[str, Any]], None]) -> None:
-    node = await MediaNode.start(host="127.0.0.1", port=0, public_addresses=[], clock=SystemClock())
-    directory = Path(tempfile.mkdtemp(prefix="reception-bench-"))
-    server = _Server(node, directory)
-    try:
-        async for message in _messages():
-            verb = message.pop("verb")
-            reply(getattr(server, verb)(**message))
-    finally:
-        await server.aclose()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-async def _messages() -> Any:  # Any: an async generator of decoded lines
-    reader = asyncio.StreamReader(limit=64 * 1024 * 1024)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    while line := await reader.readline():
-        yield json.loads(line)
-
-
-# -- The callers' process ------------------------------------------------------------------------
-
-
-@dataclass
-class _Stream:
-    """One track that a caller sends."""
-
-    ssrc: int
-    payload_type: int
-    clock_rate: int
-    extension: bytes
-    seq: int = 0
-    packets: int = 0
-    octets: int = 0
-
-
-@dataclass
-class _Counts:
-    sent: int = 0
-    received: int = 0
-    delays_us: list[int] = field(default_factory=list)
-
-
-class _Caller:
-    """One participant: a socket, its keys, and the packets it owes the world."""
-
-    def __init__(self, offer: str, seed: int, counts: _Counts) -> None:
-        self._random = random.Random(seed)
-        self._counts = counts
-        self._offer = offer
-        self._certificate = new_certificate()
-        self._ufrag = f"load{seed:04d}"
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-        self.socket.bind(("127.0.0.1", 0))
-        found = re.search(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ host", offer)
-        assert found is not None
-        self.socket.connect((found[1], int(found[2])))
-        stamp = bytes([ABS_SEND_TIME_EXTENSION << 4 | 2, 0, 0, 0])
-        level = bytes([AUDIO_LEVEL_EXTENSION << 4, 0x80 | 30, 0, 0])
-        self.picture = _Stream(2 * seed + 1, VP8.payload_type, VP8.clock_rate, stamp)
-        self.sound = _Stream(2 * seed + 2, OPUS.payload_type, OPUS.clock_rate, level)
-        self._buffer = PacketBuffer()
-        self._tx: Any = None
-        self._rx: Any = None
-        self._keys: tuple[SrtpSession, SrtpSession] | None = None
-        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_checked = False
-        self._dtls = DtlsAssociation(
-            self._certificate,
-            send=self._send_datagram,
-            on_connected=self._take_keys,
-            on_closed=lambda reason: None,
-            role="client",
-        )
-
-    # Joining, on the event loop.
-
-    def answer(self) -> str:
-        """The offer turned round: send where it receives, receive where it sends."""
-        lines: list[str] = []
-        stream = self.picture
-        for line in self._offer.split("\r\n"):
-            if line.startswith("m="):
-                stream = self.sound if line.startswith("m=audio") else self.picture
-            if line.startswith(("a=candidate", "a=end-of", "a=ssrc", "a=msid:", "a=ice-lite")):
-                continue
-            if line.startswith("a=ice-ufrag"):
-                lines.append(f"a=ice-ufrag:{self._ufrag}")
-            elif line.startswith("a=ice-pwd"):
-                lines.append("a=ice-pwd:never-asked-for-by-a-lite-agent")
-            elif line.startswith("a=fingerprint"):
-                lines.append(f"a=fingerprint:sha-256 {fingerprint_of(self._certificate)}")
-            elif line == "a=setup:actpass":
-                lines.append("a=setup:active")
-            elif line == "a=recvonly":
-                lines += ["a=sendonly", f"a=ssrc:{stream.ssrc} cname:load"]
-            elif line == "a=sendonly":
-                lines.append("a=recvonly")
-            else:
-                lines.append(line)
-        return "\r\n".join(lines)
-
-    async def join(self) -> None:
-        """Check, nominate, shake hands."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self.socket.fileno(), self._setup_readable)
-        try:
-            async with asyncio.timeout(20):
-                while not self._is_checked:
-                    self.check()
-                    await asyncio.sleep(0.05)
-                fingerprint = re.search(r"a=fingerprint:sha-256 (\S+)", self._offer)
-                assert fingerprint is not None
-                self._dtls.start(fingerprint[1])
-                await self.connected
-        finally:
-            loop.remove_reader(self.socket.fileno())
-
-    def check(self) -> None:
-        """An ICE check that nominates; repeated, it is our consent."""
-        name = re.search(r"a=ice-ufrag:(\S+)", self._offer)
-        password = re.search(r"a=ice-pwd:(\S+)", self._offer)
-        assert name is not None
-        assert password is not None
-        request = stun.Message(
-            stun.Method.BINDING,
-            stun.Class.REQUEST,
-            attributes={
-                "USERNAME": f"{name[1]}:{self._ufrag}",
-                "PRIORITY": 1,
-                "ICE-CONTROLLING": 1,
-                "USE-CANDIDATE": None,
-            },
-        )
-        request.add_message_integrity(password[1].encode())
-        self.socket.send(bytes(request))
-
-    def _send_datagram(self, datagram: bytes) -> None:
-        self.socket.send(datagram)
-
-    def _setup_readable(self) -> None:
-        try:
-            data = self.socket.recv(2048)
-        except BlockingIOError:
-            return
-        if data[0] < 4:
-            self._is_checked = True
-        elif 20 <= data[0] < 64:
-            self._dtls.feed(data)
-
-    def _take_keys(self, inbound: SrtpSession, outbound: SrtpSession, profile: str) -> None:
-        self._keys = (inbound, outbound)
-        self._rx, self._tx = inbound.context, outbound.context
-        if not self.connected.done():
-            self.connected.set_result(None)
-
-    # Calling, in the timed loop: no event loop, no allocation worth mentioning.
-
-    def send_frame(self, now_ns: int) -> None:
-        size = min(max(int(self._random.gauss(*FRAME_BYTES)), 400), 3 * FRAME_BYTES[0])
-        while size > 0:
-            part = min(size, PACKET_PAYLOAD_BYTES)
-            size -= part
-            self._send(self.picture, part, now_ns, marker=size <= 0)
-
-    def send_sound(self, now_ns: int) -> None:
-        self._send(self.sound, SOUND_BYTES, now_ns, marker=False)
-
-    def send_reports(self, now_ns: int) -> None:
-        wall_ns = time.time_ns()
-        ntp = ((wall_ns // 10**9 + 2_208_988_800) << 32) | ((wall_ns % 10**9 << 32) // 10**9)
-        for stream in (self.picture, self.sound):
-            data = build_sender_report(
-                stream.ssrc,
-                ntp_time=ntp,
-                rtp_time=_timestamp(stream, now_ns),
-                packets=stream.packets,
-                octets=stream.octets,
-                cname="load",
-            )
-            buffer = self._buffer
-            buffer.view[: len(data)] = data
-            buffer.length[0] = len(data)
-            if protect_rtcp(self._tx, buffer.cdata, buffer.length) == 0:
-                self._hand_over()
-
-    def _send(self, stream: _Stream, payload_bytes: int, now_ns: int, *, marker: bool) -> None:
-        buffer = self._buffer
-        view = buffer.view
-        second = stream.payload_type | (0x80 if marker else 0)
-        HEADER.pack_into(view, 0, 0x90, second, stream.seq, _timestamp(stream, now_ns), stream.ssrc)
-        view[12:16] = b"\xbe\xde\x00\x01"
-        view[16:20] = stream.extension
-        length = 20 + payload_bytes
-        view[20:length] = PICTURES[:payload_bytes]
-        STAMP.pack_into(view, length - STAMP.size, time.monotonic_ns())
-        stream.seq = (stream.seq + 1) & 0xFFFF
-        buffer.length[0] = length
-        if protect(self._tx, buffer.cdata, buffer.length) == 0 and self._hand_over():
-            stream.packets += 1
-            stream.octets += payload_bytes
-            self._counts.sent += 1
-
-    def _hand_over(self) -> bool:
-        try:
-            self.socket.send(self._buffer.view[: self._buffer.length[0]])
-        except OSError:  # our own full buffer is not the server's loss
-            return False
-        return True
-
-    def read(self) -> None:
-        """Count everything that has arrived."""
-        buffer, counts = self._buffer, self._counts
-        while True:
-            try:
-                length = self.socket.recv_into(buffer.view)
-            except OSError:
-                return
-            now_ns = time.monotonic_ns()
-            if not 128 <= buffer.view[0] < 192 or 192 <= buffer.view[1] < 224:
-                continue  # consent, or RTCP
-            buffer.length[0] = length
-            if unprotect(self._rx, buffer.cdata, buffer.length) == 0:
-                (sent_ns,) = STAMP.unpack_from(buffer.view, buffer.length[0] - STAMP.size)
-                counts.received += 1
-                counts.delays_us.append((now_ns - sent_ns) // 1000)
-
-
-def _timestamp(stream: _Stream, now_ns: int) -> int:
-    return (now_ns * stream.clock_rate // 1_000_000_000) & 0xFFFFFFFF
-
-
-class _Load:
-    """A share of the callers."""
-
-    def __init__(self) -> None:
-        self._counts = _Counts()
-        self._callers: list[_Caller] = []
-        self._joins: list[asyncio.Task[None]] = []
-
-    async def join(self, offers: list[str]) -> dict[str, Any]:
-        seed = random.SystemRandom().randrange(1, 2**30)
-        self._callers = [
-            _Caller(offer, seed + number, self._counts) for number, offer in enumerate(offers)
-        ]
-        answers = [caller.answer() for caller in self._callers]
-        self._joins = [asyncio.create_task(caller.join()) for caller in self._callers]
-        return {"answers": answers}
-
-    async def connected(self) -> dict[str, Any]:
-        await asyncio.gather(*self._joins)
+        self._recorders.clear()
         return {}
 
-    async def drive(self, seconds: float) -> dict[str, Any]:
-        """The call itself: a plain loop over due times, blocking this process's event loop."""
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        poller = select.epoll()
-        by_fd = {caller.socket.fileno(): caller for caller in self._callers}
-        for fd in by_fd:
-            poller.register(fd, select.EPOLLIN)
-        begin_ns = time.monotonic_ns()
-        end_ns = begin_ns + int(seconds * 1e9)
-        stop_sending_ns = end_ns - int(DRAIN_S * 1e9)
-        due = self._timetable(begin_ns)
-        while (now_ns := time.monotonic_ns()) < end_ns:
-            while due[0][0] <= now_ns:
-                at_ns, number, period_ns, action = due[0]
-                heapq.heapreplace(due, (at_ns + period_ns, number, period_ns, action))
-                if now_ns < stop_sending_ns:
-                    action(at_ns)
-            wait_s = max(0, due[0][0] - time.monotonic_ns()) / 1e9
-            for fd, _ in poller.poll(wait_s):
-                by_fd[fd].read()
-        return {
-            "sent": self._counts.sent,
-            "received": self._counts.received,
-            "delays_us": self._counts.delays_us,
-        }
 
-    def _timetable(self, begin_ns: int) -> list[tuple[int, int, int, Callable[[int], None]]]:
-        """When everyone does what, each caller with a phase of its own."""
-        due: list[tuple[int, int, int, Callable[[int], None]]] = []
-        for caller in self._callers:
-            for period_ns, action in (
-                (FRAME_NS, caller.send_frame),
-                (SOUND_NS, caller.send_sound),
-                (REPORT_NS, caller.send_reports),
-                (CONSENT_NS, lambda _, caller=caller: caller.check()),
-            ):
-                phase_ns = random.Random(len(due)).randrange(period_ns)
-                due.append((begin_ns + phase_ns, len(due), period_ns, action))
-        heapq.heapify(due)
-        return due
-
-
-async def _load(reply: Callable[[dict[str, Any]], None]) -> None:
-    load = _Load()
-    async for message in _messages():
-        verb = message.pop("verb")
-        reply(await getattr(load, verb)(**message))
-
-
-def _child_main(role: str) -> None:
-    # The pipe to the parent is stdout; whatever else is printed belongs on stderr.
-    pipe, sys.stdout = sys.stdout, sys.stderr
-
-    def reply(answer: dict[str, Any]) -> None:
-        pipe.write(json.dumps(answer) + "\n")
-        pipe.flush()
-
-    asyncio.run(_serve(reply) if role == "server" else _load(reply))
+async def _serve(directory: Path) -> None:
+    reply = replying()
+    configure_logging(level="WARNING")
+    node = await MediaNode.start(host="127.0.0.1", port=0, public_addresses=[], clock=SystemClock())
+    server = _Server(node, directory)
+    try:
+        async for message in messages():
+            verb = message.pop("verb")
+            reply(await getattr(server, verb)(**message))
+    finally:
+        await server.hang_up()
+        await node.aclose()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        _child_main(sys.argv[1])
+    if sys.argv[1] == "server":
+        asyncio.run(_serve(Path(sys.argv[2])))
     else:
         print(json.dumps(run(int(sys.argv[1]), int(sys.argv[2]))))
