@@ -17,7 +17,11 @@ class BlobStore(Protocol):
     """What the house asks of a place for finished files. Blocking: call off the event loop."""
 
     def put_file(self, key: str, source: Path) -> None:
-        """Copy `source` under `key`, durably; an earlier content of `key` is replaced at once."""
+        """Put `source` under `key`, durably; an earlier content of `key` is replaced at once.
+
+        `source` stays where it is but may be shared with the store from now on: replace it or
+        remove it, never write into it.
+        """
         ...
 
     def local_path(self, key: str) -> Path:
@@ -39,10 +43,16 @@ class DirectoryBlobs:
         target = self._path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
+        part.unlink(missing_ok=True)
+        try:
+            # An hour of talk is a gigabyte: where a second name will do, nothing is copied.
+            os.link(source, part, follow_symlinks=False)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
+        part.unlink(missing_ok=True)  # a rename between two names of one file leaves both
         _sync_directory(target.parent)
 
     def local_path(self, key: str) -> Path:

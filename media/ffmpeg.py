@@ -16,11 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
 import av
-import imageio_ffmpeg
+from av.container.input import InputContainer
+from av.stream import Stream
 
 from core.errors import ReceptionError
 from media import manifest
@@ -30,8 +32,12 @@ MEMORY_BYTES: Final = 8 * 1024**3  # of address space: threads reserve far more 
 KEPT_LINES: Final = 40
 _KILL_AFTER_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+GLANCE_PACKETS: Final = 50
+"""A decoder may refuse a sender's own bad packets; a second of nothing else is a broken file."""
 Progress = Callable[[int], None]
 """Called with whole per cent, rising, 100 last."""
+Hear = Callable[[av.AudioFrame], None]
+"""Called with every decoded sound, in order."""
 
 
 class FfmpegFailed(ReceptionError):
@@ -57,6 +63,8 @@ def ffmpeg_path(configured: Path | None) -> str:
     """The ffmpeg to run: the configured one, or the one inside the imageio-ffmpeg wheel."""
     if configured is not None:
         return str(configured)
+    import imageio_ffmpeg  # noqa: PLC0415  a tenth of a second that children need not spend
+
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
@@ -200,8 +208,39 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
-    """Decode every frame of a file: the only proof that it plays to its end.
+def glance(path: Path) -> int:
+    """The length in ms of a file that opens, whose index leads to its end, and of which something
+    decodes at its beginning and at its end. Takes the same time however long the file is.
+
+    What a player needs to begin and to seek; whether everything between plays is `decode_fully`'s
+    to say. Raises `FfmpegFailed`.
+    """
+    try:
+        with av.open(str(path)) as container:
+            streams = (*container.streams.video, *container.streams.audio)
+            if not any(_decodes(container, stream, 0) for stream in streams):
+                raise FfmpegFailed(f"Nothing plays at the beginning of {path.name}.")
+            end = container.duration or 0
+            # To the last keyframe before the end: a file cut short has none where its index says.
+            if not any(_decodes(container, stream, end) for stream in streams):
+                raise FfmpegFailed(f"Nothing plays at the end of {path.name}.")
+            return end // 1000
+    except av.FFmpegError as problem:
+        raise FfmpegFailed("A finished file cannot be opened.", said=[str(problem)]) from problem
+
+
+def _decodes(container: InputContainer, stream: Stream, at_us: int) -> bool:
+    """Whether one of the next packets of `stream` gives a picture or a sound."""
+    container.seek(at_us)
+    for packet in islice(container.demux(stream), GLANCE_PACKETS):
+        with contextlib.suppress(av.InvalidDataError):
+            if packet.decode():
+                return True
+    return False
+
+
+def decode_fully(path: Path, progress: Progress | None = None, hear: Hear | None = None) -> Checked:
+    """Decode every frame of a file: the only proof that it plays to its end. `hear` gets the sound.
 
     What a decoder refuses is counted and stepped over, as players do: one bad picture from a camera
     may not keep an hour's talk from being seen. Raises `FfmpegFailed` if the file cannot be read to
@@ -223,6 +262,8 @@ def decode_fully(path: Path, progress: Progress | None = None) -> Checked:
                     continue
                 for frame in decoded:
                     frames[packet.stream.type] += 1
+                    if hear is not None and isinstance(frame, av.AudioFrame):
+                        hear(frame)
                     if isinstance(frame, av.VideoFrame):
                         width, height = frame.width, frame.height
                     if isinstance(frame, av.VideoFrame | av.AudioFrame) and frame.time is not None:

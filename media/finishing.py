@@ -1,15 +1,19 @@
-"""The steps from a captured recording to files that play, as one child process runs them.
+"""The steps from a captured recording to files that play, as a child process runs them.
 
-`python -m media.finishing STEP` reads its job as JSON from standard input and answers with JSON
-lines: `{"percent": …}` while it works, then `{"done": …}` or `{"error": …, "code": …}`. A child,
-because this is CPU work that must not disturb a room; at low priority and bounded, because a bad
-file must not take the machine with it. Every step may be run again, at any time, from the start.
+`python -m media.finishing STEP…` reads its job as JSON from standard input, runs the steps in turn
+and answers with JSON lines: `{"step": …, "percent": …}` while one works, `{"step": …, "done": …}`
+when it is through, `{"step": …, "error": …, "code": …}` where it stops. A child, because this is
+CPU work that must not disturb a room; at low priority and bounded, because a bad file must not take
+the machine with it. Every step may be run again, at any time, from the start.
+
+After SEAL and MUX the parties' files can be watched: they open, seek and play at both ends. What
+takes long, decoding everything and composing the one picture, comes after.
 """
 
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -19,9 +23,10 @@ from typing import Any, Final
 import av
 
 from core.errors import ReceptionError
-from media import compose, manifest, mux
 from media import ffmpeg as runner
+from media import manifest, mux
 from media.mux import MuxedFile, MuxResult
+from media.speech import Listener
 
 SEAL_PATIENCE_S: Final = 60.0
 """The hub that ended the session may still be closing its journals."""
@@ -64,14 +69,18 @@ def perform(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
             book = manifest.recover(Path(job.recording), patience_s=SEAL_PATIENCE_S)
             return {"journals": len(book.journals), "sealed_by": book.sealed_by}
         case Step.MUX:
-            return asdict(_files(job, tell))
+            return asdict(_playable(job, tell))
         case Step.VERIFY:
             return asdict(_verified(job, tell))
         case Step.POSTER:
+            from media import compose  # noqa: PLC0415  not for the steps people wait for
+
             _files(job, _silent)
             checked = compose.poster(Path(job.work), ffmpeg_path=job.ffmpeg)
             return _described(Path(job.work) / compose.POSTER_NAME, checked)
         case Step.COMPOSE:
+            from media import compose  # noqa: PLC0415  not for the steps people wait for
+
             _files(job, _silent)
             font = Path(job.font) if job.font else None
             caption = compose.Caption(job.case_number, datetime.fromisoformat(job.started_at), font)
@@ -96,7 +105,12 @@ def _files(job: Job, tell: Tell) -> MuxResult:
     existing = mux.read_result(work)
     if existing is not None and all(_is_whole(work, file) for file in existing.files):
         return existing
-    return mux.mux(Path(job.recording), work, lambda done, total: tell(done * 100 // max(total, 1)))
+    return mux.mux(
+        Path(job.recording),
+        work,
+        lambda done, total: tell(done * 100 // max(total, 1)),
+        with_speech=False,  # VERIFY decodes the sound anyway
+    )
 
 
 def _is_whole(work: Path, file: MuxedFile) -> bool:
@@ -104,14 +118,31 @@ def _is_whole(work: Path, file: MuxedFile) -> bool:
     return path.is_file() and path.stat().st_size == file.bytes
 
 
+def _playable(job: Job, tell: Tell) -> MuxResult:
+    """The muxed files; each opens, seeks and plays at both ends. Raises `NotVerified`."""
+    result = _files(job, tell)
+    for file in result.files:
+        _has_length(file, runner.glance(Path(job.work) / file.path))
+    return result
+
+
+def _has_length(file: MuxedFile, duration_ms: int) -> None:
+    if abs(duration_ms - file.duration_ms) > DURATION_SLACK_MS:
+        raise NotVerified(f"{file.path} does not have the length of what was recorded.")
+
+
 def _verified(job: Job, tell: Tell) -> MuxResult:
-    """The journals are what was sealed, and every file plays to its end. Raises `NotVerified`."""
+    """The journals are what was sealed, and every file plays to its end; now also who spoke when.
+
+    Raises `NotVerified`.
+    """
     found = manifest.verify(Path(job.recording))
     if not found.is_intact:
         words = "; ".join(f"{problem.path}: {problem.words}" for problem in found.problems[:5])
         raise NotVerified(f"The journals have changed since they were sealed. {words}")
     result = _files(job, _silent)
     problems = list(result.problems)
+    files: list[MuxedFile] = []
     for index, file in enumerate(result.files):
         path = Path(job.work) / file.path
         if manifest.digests(path)[0] != file.sha256:
@@ -120,12 +151,13 @@ def _verified(job: Job, tell: Tell) -> MuxResult:
         def share(percent: int, index: int = index) -> None:
             tell((index * 100 + percent) // len(result.files))
 
-        checked = runner.decode_fully(path, share)
-        if abs(checked.duration_ms - file.duration_ms) > DURATION_SLACK_MS:
-            raise NotVerified(f"{file.path} does not have the length of what was recorded.")
+        listener = Listener()
+        checked = runner.decode_fully(path, share, listener.hear)
+        _has_length(file, checked.duration_ms)
         if checked.refused:
             problems.append(f"{file.path}: {checked.refused} samples cannot be decoded")
-    return replace(result, problems=tuple(problems))
+        files.append(replace(file, speech=listener.spans(file.offset_ms)))
+    return replace(result, files=tuple(files), problems=tuple(problems))
 
 
 def _described(path: Path, checked: runner.Checked) -> dict[str, Any]:
@@ -137,31 +169,38 @@ def _described(path: Path, checked: runner.Checked) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    """The child's whole life. Exit code 0 only after `done` has been said."""
-    if len(argv) != 1 or argv[0] not in list(Step):
-        sys.stderr.write(f"usage: python -m media.finishing {'|'.join(Step)} < job.json\n")
+def main(argv: Sequence[str]) -> int:
+    """The child's whole life. Exit code 0 only after `done` has been said for every step."""
+    if not argv or any(name not in list(Step) for name in argv):
+        sys.stderr.write(f"usage: python -m media.finishing {'|'.join(Step)} … < job.json\n")
         return 2
+    job = Job(**json.loads(sys.stdin.read()))
+    return 0 if all(_try(Step(name), job) for name in argv) else 1
+
+
+def _try(step: Step, job: Job) -> bool:
+    """Run one step and say how it went. False if it failed."""
     told = -1
 
     def tell(percent: int) -> None:
         nonlocal told
         if percent > told:
             told = percent
-            _say({"percent": percent})
+            _say({"step": step, "percent": percent})
 
+    tell(0)
     try:
-        job = Job(**json.loads(sys.stdin.read()))
-        done = perform(Step(argv[0]), job, tell)
+        done = perform(step, job, tell)
     except ReceptionError as problem:
-        _say({"error": problem.message, "code": problem.code, "details": problem.details})
-        return 1
+        details = problem.details
+        _say({"step": step, "error": problem.message, "code": problem.code, "details": details})
+        return False
     except (OSError, MemoryError, av.FFmpegError) as problem:
         words = f"The machine refused: {problem or 'not enough memory'}"
-        _say({"error": words, "code": "machine_refused", "details": {}})
-        return 1
-    _say({"done": done})
-    return 0
+        _say({"step": step, "error": words, "code": "machine_refused", "details": {}})
+        return False
+    _say({"step": step, "done": done})
+    return True
 
 
 def _say(value: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Finishing a recording, step by step, as durable work calls it: rows here, labour in children.
 
-`run_step` marks the recording, runs one step of `media/finishing.py` in a child process, follows
-its progress and writes down the result. A step may be repeated after any crash; one that fails
+`run_steps` marks the recording, runs steps of `media/finishing.py` in one child process, follows
+its progress and writes down each result. Steps may be repeated after any crash; one that fails
 leaves the recording `failed`, with words, and can be retried. Journals are never touched after
 they are sealed. With model.py the only module of the media plane that knows the database.
 """
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -37,13 +37,17 @@ from media.mux import MuxedFile, MuxResult
 log = structlog.get_logger(__name__)
 
 STEPS: Final[tuple[str, ...]] = tuple(step.value for step in Step)
+PLAYABLE: Final[tuple[str, ...]] = (Step.SEAL.value, Step.MUX.value)
+"""After these the parties' files are there to be watched: seconds after the call."""
+COMPLETE: Final[tuple[str, ...]] = (Step.VERIFY.value, Step.POSTER.value, Step.COMPOSE.value)
+"""And after these the recording is ready: minutes of computing for an hour of talk."""
 STEP_TIMEOUT_S: Final = 3000.0
 PROGRESS_EVERY_S: Final = 1.0
 _KILL_AFTER_S: Final = 5.0
 _LONGEST_LINE_BYTES: Final = 4 * 1024 * 1024  # a mux result with thousands of gaps
 _SHARES: Final = {
-    Step.SEAL: (0, 2), Step.MUX: (2, 30), Step.VERIFY: (30, 50),
-    Step.POSTER: (50, 52), Step.COMPOSE: (52, 100),
+    Step.SEAL: (0, 2), Step.MUX: (2, 10), Step.VERIFY: (10, 40),
+    Step.POSTER: (40, 42), Step.COMPOSE: (42, 100),
 }  # fmt: skip
 """Which part of the whole each step is, about as long as they take."""
 _COMPOSED_POSITION: Final = 0
@@ -77,26 +81,59 @@ class StepFailed(Exception):
 async def run_step(
     house: Workshop, recording_id: RecordingId, step: str, *, case_number: str = ""
 ) -> bool:
-    """Run one of `STEPS`. False if it failed: the recording then says why and may be retried.
+    """Run one of `STEPS`, as `run_steps` does."""
+    return await run_steps(house, recording_id, (step,), case_number=case_number)
 
-    `case_number` is what the composed picture is labelled with; empty leaves the label out.
+
+async def run_steps(
+    house: Workshop, recording_id: RecordingId, steps: Sequence[str], *, case_number: str = ""
+) -> bool:
+    """Run some of `STEPS` in their order, in one child.
+
+    False if one failed: the recording then says why and may be retried. `case_number` is what the
+    composed picture is labelled with; empty leaves the label out.
 
     Repeatable; a recording that is ready or expired is left alone. Raises `NotFound` if there is
     no such recording, and whatever the database raises: then nothing is known and the caller
     should call again.
     """
-    wanted = Step(step)
-    job = await _begin(house, recording_id, wanted, case_number)
+    wanted = [Step(step) for step in steps]
+    job = await _begin(house, recording_id, wanted[0], case_number)
     if job is None:
         return True
+    running = _Running(house, recording_id, job, wanted)
     try:
-        done = await _in_child(house, recording_id, wanted, job)
-        await _keep(house, recording_id, wanted, job, done)
+        await _in_child(running)
+        if Step.COMPOSE in wanted:
+            # Everything in it stands among the blobs now, and can be made again from the journals.
+            await asyncio.to_thread(shutil.rmtree, job.work, ignore_errors=True)
     except (StepFailed, OSError) as problem:
-        await _fail(house, recording_id, wanted, problem)
+        await _fail(house, recording_id, running.step, problem)
         return False
-    log.info("recording_step_done", recording_id=recording_id, step=step)
     return True
+
+
+@dataclass(slots=True)
+class _Running:
+    """A child at work: which step it is in, and what is still to come."""
+
+    house: Workshop
+    recording_id: RecordingId
+    job: Job
+    wanted: list[Step]
+    at: int = 0
+
+    @property
+    def step(self) -> Step:
+        return self.wanted[self.at]
+
+    async def done(self, result: dict[str, Any]) -> None:
+        """The step under way is through: keep what it made, mark the next one."""
+        await _keep(self.house, self.recording_id, self.step, self.job, result)
+        log.info("recording_step_done", recording_id=self.recording_id, step=self.step.value)
+        if self.at + 1 < len(self.wanted):
+            self.at += 1
+            await _begin(self.house, self.recording_id, self.step, self.job.case_number)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -135,9 +172,11 @@ async def _keep(
     files: list[RecordingFile] = []
     result: MuxResult | None = None
     match step:
-        case Step.SEAL | Step.MUX:
-            pass  # nothing is shown to anyone before it has been verified
-        case Step.VERIFY:
+        case Step.SEAL:
+            pass
+        case Step.MUX | Step.VERIFY:
+            # The parties' files are shown as soon as they open and seek; the full check that
+            # follows may add problems, and says who spoke when.
             result = MuxResult.from_json(done)
             if result.problems:
                 log.warning(
@@ -170,9 +209,6 @@ async def _keep(
             recording.ready_at = house.clock.now()
 
     await house.database.run(work)
-    if step is Step.COMPOSE:
-        # Everything in it stands among the blobs now, and can be made again from the journals.
-        await asyncio.to_thread(shutil.rmtree, job.work, ignore_errors=True)
 
 
 async def _fail(
@@ -316,12 +352,10 @@ def timeline_of(result: MuxResult) -> dict[str, Any]:
 # --- the child -----------------------------------------------------------------------------------
 
 
-async def _in_child(
-    house: Workshop, recording_id: RecordingId, step: Step, job: Job
-) -> dict[str, Any]:
-    """Run the step in a child and follow it. Raises `StepFailed`; the child never outlives us."""
+async def _in_child(running: _Running) -> None:
+    """Run the steps in a child and follow it. Raises `StepFailed`; the child never outlives us."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "media.finishing", step.value,
+        sys.executable, "-m", "media.finishing", *running.wanted,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -331,10 +365,10 @@ async def _in_child(
     assert process.stdin and process.stdout and process.stderr
     stderr = asyncio.create_task(_last_words(process.stderr), name="read a child's stderr")
     try:
-        process.stdin.write(json.dumps(asdict(job)).encode())
+        process.stdin.write(json.dumps(asdict(running.job)).encode())
         process.stdin.close()
-        async with asyncio.timeout(STEP_TIMEOUT_S):
-            answer = await _follow(house, recording_id, step, process.stdout)
+        async with asyncio.timeout(STEP_TIMEOUT_S * len(running.wanted)):
+            last = await _follow(running, process.stdout)
             code = await process.wait()
             words = await stderr
     except TimeoutError:
@@ -342,27 +376,27 @@ async def _in_child(
     finally:
         await _end(process)
         stderr.cancel()
-    if code == 0 and "done" in answer:
-        done: dict[str, Any] = answer["done"]
-        return done
-    if "error" in answer:
-        raise StepFailed(answer["code"], answer["error"], answer.get("details"))
-    how = f"signal {-code}" if code < 0 else f"exit {code}"
-    raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)
+    if "error" in last:
+        raise StepFailed(last["code"], last["error"], last.get("details"))
+    if code != 0 or last.get("step") != running.wanted[-1] or "done" not in last:
+        how = f"signal {-code}" if code < 0 else f"exit {code}"
+        raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)
 
 
-async def _follow(
-    house: Workshop, recording_id: RecordingId, step: Step, lines: asyncio.StreamReader
-) -> dict[str, Any]:
-    """Pass progress on, about once a second; return the child's last line."""
+async def _follow(running: _Running, lines: asyncio.StreamReader) -> dict[str, Any]:
+    """Keep each result, pass progress on about once a second; return the child's last line."""
     last: dict[str, Any] = {}
     told_at = time.monotonic()
     async for line in lines:
-        with contextlib.suppress(ValueError):  # not ours: a library spoke on standard output
+        try:
             last = json.loads(line)
-        if "percent" in last and time.monotonic() - told_at >= PROGRESS_EVERY_S:
+        except ValueError:
+            continue  # not ours: a library spoke on standard output
+        if "done" in last:
+            await running.done(last["done"])
+        elif "percent" in last and time.monotonic() - told_at >= PROGRESS_EVERY_S:
             told_at = time.monotonic()
-            await _tell_progress(house, recording_id, step, last["percent"])
+            await _tell_progress(running.house, running.recording_id, running.step, last["percent"])
     return last
 
 

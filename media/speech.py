@@ -33,41 +33,50 @@ class Span:
     end_ms: int
 
 
+class Listener:
+    """Takes decoded sound as it comes and keeps the level of every 20 ms: 4 bytes each."""
+
+    def __init__(self) -> None:
+        self.levels = array("f")  # dB below full scale
+        self.start_ms: int | None = None  # file time of the first
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
+        self._samples: array[int] = array("h")
+
+    def hear(self, frame: av.AudioFrame) -> None:
+        """The next frame of the file's sound."""
+        if self.start_ms is None and frame.time is not None:
+            self.start_ms = round(frame.time * 1000)
+        samples = self._samples
+        for resampled in self._resampler.resample(frame):
+            samples.frombytes(bytes(resampled.planes[0])[: resampled.samples * 2])
+        whole = len(samples) // _FRAME_SAMPLES * _FRAME_SAMPLES
+        for begin in range(0, whole, _FRAME_SAMPLES):
+            self.levels.append(_level_db(samples[begin : begin + _FRAME_SAMPLES]))
+        del samples[:whole]
+
+    def spans(self, offset_ms: int) -> tuple[Span, ...]:
+        """The speech heard so far, for a file whose time 0 lies at `offset_ms`."""
+        shift_ms = offset_ms + (self.start_ms or 0)
+        return tuple(
+            Span(span.start_ms + shift_ms, span.end_ms + shift_ms) for span in spans_of(self.levels)
+        )
+
+
 def find_speech(path: Path, offset_ms: int) -> list[Span]:
-    """The speech in a file whose time 0 lies at `offset_ms`. Streams; holds 4 bytes per 20 ms.
+    """The speech in a file whose time 0 lies at `offset_ms`. Streams.
 
     Raises `av.FFmpegError` if the sound cannot be decoded at all.
     """
-    levels, start_ms = levels_of(path)
-    return [
-        Span(span.start_ms + offset_ms + start_ms, span.end_ms + offset_ms + start_ms)
-        for span in spans_of(levels)
-    ]
-
-
-def levels_of(path: Path) -> tuple["array[float]", int]:
-    """The level of every 20 ms in dB below full scale, and the file time of the first in ms."""
-    levels = array("f")
-    start_ms = 0
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
-    samples: array[int] = array("h")
+    listener = Listener()
     with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        for packet in container.demux(stream):
+        for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 continue  # one bad packet is 20 ms, not the file
             for frame in frames:
-                if not levels and not samples and frame.time is not None:
-                    start_ms = round(frame.time * 1000)
-                for resampled in resampler.resample(frame):
-                    samples.frombytes(bytes(resampled.planes[0])[: resampled.samples * 2])
-                whole = len(samples) // _FRAME_SAMPLES * _FRAME_SAMPLES
-                for begin in range(0, whole, _FRAME_SAMPLES):
-                    levels.append(_level_db(samples[begin : begin + _FRAME_SAMPLES]))
-                del samples[:whole]
-    return levels, start_ms
+                listener.hear(frame)
+    return list(listener.spans(offset_ms))
 
 
 def _level_db(samples: Sequence[int]) -> float:

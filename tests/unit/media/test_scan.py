@@ -58,4 +58,4 @@ def test_the_seal_is_found_from_the_end_alone(written: bytes) -> None:
     assert seal is not None and seal.reason == "ended"
     for data in (written[:-1], written + b"\0", written[:-9] + b"\xff" + written[-8:]):
         assert scan.final_seal(JournalReader(Path("a"), data)) is None
-    assert RecordType.SEAL == max(RecordType)  # `spans` takes the highest type as its bound
+    assert max(RecordType) == RecordType.SEAL  # `spans` takes the highest type as its bound
