@@ -41,6 +41,8 @@ class Grant(BaseModel):
     official_id: str
     county_id: str
     expires_at: datetime
+    watch: tuple[str, ...] = ()
+    """For a screen that cannot choose: whose tracks it shows first, by role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def new_grant(
     county_id: str,
     now: datetime,
     ttl: timedelta,
+    watch: tuple[str, ...] = (),
 ) -> Grant:
     """A fresh Grant with its own id, good for joining until `now + ttl`."""
     return Grant(
@@ -110,5 +113,5 @@ def new_grant(
         participant_id=participant_id, role=role, label_zh=label_zh, label_bo=label_bo,
         label_en=label_en, publish=publish, may_admit=may_admit, may_end=may_end,
         slot_ends_at=slot_ends_at, official_id=official_id, county_id=county_id,
-        expires_at=(now + ttl).astimezone(UTC),
+        expires_at=(now + ttl).astimezone(UTC), watch=watch,
     )  # fmt: skip

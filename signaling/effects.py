@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType
 
+from core.errors import ReceptionError
 from core.grants import Grant
 from core.ids import ParticipantId, SessionId
+from media.offers import ClientOffer
 from signaling.protocol import (
     Admit,
     Answer,
@@ -71,6 +73,26 @@ class Said:
     participant_id: ParticipantId
     socket_id: SocketId
     message: RoomMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PluggedIn:
+    """A device brought a verified Grant and an offer of its own over HTTP. It has no socket.
+
+    Answered by exactly one `AnswerOffer` or `RefuseOffer`.
+    """
+
+    grant: Grant
+    publishes: tuple[Track, ...]
+    offer: ClientOffer
+
+
+@dataclass(frozen=True, slots=True)
+class Unplugged:
+    """A device, or its operator, ended what began with `leg`."""
+
+    participant_id: ParticipantId
+    leg: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +190,8 @@ Fact = (
     Entered
     | Returned
     | Said
+    | PluggedIn
+    | Unplugged
     | SocketGone
     | MediaConnected
     | MediaSilent
@@ -244,6 +268,20 @@ class TakeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerOffer:
+    """A device has its seat; what began with this is called `leg`."""
+
+    grant: Grant
+    offer: ClientOffer
+    leg: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseOffer:
+    refusal: ReceptionError
+
+
+@dataclass(frozen=True, slots=True)
 class SetPublishes:
     participant_id: ParticipantId
     tracks: tuple[Track, ...]
@@ -301,6 +339,8 @@ Effect = (
     | NewLeg
     | FetchOffer
     | TakeAnswer
+    | AnswerOffer
+    | RefuseOffer
     | SetPublishes
     | SetMuted
     | StartSession

@@ -40,6 +40,7 @@ from signaling.protocol import (
     Welcome,
     parse,
 )
+from signaling.seat import DEVICES
 
 log = structlog.get_logger(__name__)
 
@@ -234,6 +235,8 @@ class Conversation:
         services = self._hub.services
         now = self._clock.now()
         grant = services.grant_key.verify(message.grant, now=now)
+        if grant.role in DEVICES:
+            raise GrantRefused("This Grant is for a device. It comes in by WHIP or WHEP.")
         # Kept until the Grant would be refused for its age anyway.
         ttl = max(grant.expires_at - now, timedelta(0)) + timedelta(seconds=1)
         if not await use_once(services.store, f"grant:{grant.grant_id}", ttl):

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.db import Database, violates
-from core.errors import ReceptionError
+from core.errors import ReceptionError, Unavailable
 from core.grants import Grant
 from core.ids import AppointmentId, ParticipantId, RecordingId, RoomId, SessionId, new_id
 from media.events import (
@@ -35,9 +35,11 @@ from media.events import (
     TrackStarted,
 )
 from media.events import Quality as LineWord
+from media.offers import ClientOffer
 from media.recorder import RecordingState as WrittenState
 from media.tracks import TrackName
 from signaling.effects import (
+    AnswerOffer,
     AnswerRefused,
     AnswerTaken,
     ClosePeer,
@@ -58,7 +60,9 @@ from signaling.effects import (
     OfferMade,
     OfferWanted,
     OpenPeer,
+    PluggedIn,
     Post,
+    RefuseOffer,
     Send,
     SessionClosed,
     SessionRefused,
@@ -70,6 +74,7 @@ from signaling.effects import (
     StartSession,
     TakeAnswer,
     Tick,
+    Unplugged,
 )
 from signaling.outbox import Outbox
 from signaling.ports import LiveRecorder, MediaPeer, MediaRoom, OpenRecorder
@@ -131,6 +136,15 @@ class Tools:
     forget: Callable[["RoomHost"], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """A device's place in the room, and the answer to the offer it brought."""
+
+    participant_id: ParticipantId
+    leg: int
+    answer: str
+
+
 class RoomHost:
     """The room, its sockets, its media and its recorder, for as long as the room is needed."""
 
@@ -161,6 +175,7 @@ class RoomHost:
         self._qualities: dict[ParticipantId, LineWord] = {}
         self._facts: deque[Fact] = deque()
         self._is_feeding = False
+        self._plug: Plug | ReceptionError | None = None  # the outcome of the present `plug_in`
         self._heard: deque[tuple[MediaPeer | None, ParticipantId, MediaEvent]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -258,6 +273,10 @@ class RoomHost:
                 return [self._fetch_offer(participant_id)]
             case TakeAnswer():
                 return [self._take_answer(effect)]
+            case AnswerOffer():
+                self._answer_offer(effect)
+            case RefuseOffer(refusal):
+                self._plug = refusal
             case SetPublishes(participant_id, tracks):
                 self._peers[participant_id].set_publishes(_names(tracks))
             case SetMuted(participant_id, track, muted):
@@ -330,6 +349,48 @@ class RoomHost:
             words = "This answer cannot be used. Ask for a new offer with media_lost."
             return AnswerRefused(who, socket_id, request_id, "sdp_refused", words)
         return AnswerTaken(who, socket_id, request_id, effect.revision)
+
+    # ── devices ──────────────────────────────────────────────────────────────────────────────────
+
+    def plug_in(self, grant: Grant, publishes: tuple[Track, ...], offer: ClientOffer) -> Plug:
+        """Seat a device that brought an offer, and answer it. Raises what the room refuses with."""
+        self.feed(PluggedIn(grant, publishes, offer))
+        plug, self._plug = self._plug, None
+        if isinstance(plug, Plug):
+            return plug
+        raise plug or Unavailable("The room could not answer. Try again.")
+
+    def unplug(self, plug: Plug) -> None:
+        """End what `plug_in` began. Ending it twice, or after another began, changes nothing."""
+        self.feed(Unplugged(plug.participant_id, plug.leg))
+
+    def is_plugged(self, plug: Plug) -> bool:
+        """Whether that device still has its seat, on the leg that it began with."""
+        seat = self.room.seats.get(plug.participant_id)
+        return (
+            not self.is_disposed
+            and seat is not None
+            and not seat.has_left
+            and seat.leg == plug.leg
+            and plug.participant_id in self._peers
+        )
+
+    def ice_name(self, plug: Plug) -> str:
+        """Our name of the present ICE session of a device that is plugged in."""
+        return self._peers[plug.participant_id].ice_name
+
+    def restart_ice(self, plug: Plug, remote_ufrag: str) -> str:
+        return self._peers[plug.participant_id].restart_ice(remote_ufrag)
+
+    def _answer_offer(self, effect: AnswerOffer) -> None:
+        who = ParticipantId(effect.grant.participant_id)
+        try:
+            answer = self._peers[who].accept(effect.offer, watch=effect.grant.watch)
+        except Exception:
+            # The edge of our code: a fault in the media plane must not stop the room.
+            self._log.exception("offer_not_answered", participant_id=who)
+            return
+        self._plug = Plug(who, effect.leg, answer)
 
     # ── going live ───────────────────────────────────────────────────────────────────────────────
 

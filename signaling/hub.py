@@ -30,7 +30,7 @@ from signaling.outbox import Outbox
 from signaling.ports import LiveRecorder, MediaNode, OpenRecorder
 from signaling.presence import Lease, Presence, RoomElsewhere
 from signaling.protocol import CloseCode
-from signaling.room import LiveSession, Room, Rules
+from signaling.room import LiveSession, Room, RoomNotOpen, Rules
 from signaling.session import Survivor, live_sessions, session_of, take_over
 
 log = structlog.get_logger(__name__)
@@ -166,6 +166,18 @@ class Hub:
         host.add_socket(outbox)
         host.feed(Returned(grant, outbox.socket_id, request_id, resume_token, last_seq, missed))
         return _member(host, grant, outbox)
+
+    async def device_room(self, grant: Grant) -> RoomHost:
+        """The open room that a device's Grant names; devices open none.
+
+        Raises as `enter`, and `RoomNotOpen` if nobody is there.
+        """
+        try:
+            return await self._host(grant, may_open=False)
+        except SeatExpired as nobody:
+            raise RoomNotOpen(
+                "This room is not open yet. Try again when the talk is prepared."
+            ) from nobody
 
     async def _host(self, grant: Grant, *, may_open: bool) -> RoomHost:
         room_id = RoomId(grant.room_id)

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from core.ids import ParticipantId, RoomId, SessionId
 from media import taps
 from media.events import MediaEvent
+from media.offers import ClientOffer
 from media.recorder import RecordingStatus
 from media.stats import PeerStats
 from media.tracks import TrackName
@@ -46,6 +47,17 @@ class MediaPeer(Protocol):
 
     def answer(self, revision: int, sdp: str) -> None:
         """Raises a `core.errors.ReceptionError` with code and words for an SDP it refuses."""
+        ...
+
+    @property
+    def ice_name(self) -> str: ...
+
+    def accept(self, offer: ClientOffer, *, watch: Sequence[str] = ()) -> str:
+        """The answer to a checked offer of the client; instead of `offer` and `answer`."""
+        ...
+
+    def restart_ice(self, remote_ufrag: str) -> str:
+        """The fragment that tells the client our new names."""
         ...
 
     def set_publishes(self, names: Sequence[TrackName]) -> None: ...

@@ -46,6 +46,8 @@ class ParticipantRole(StrEnum):
     DEPARTMENT = "department"
     INTERPRETER = "interpreter"
     OBSERVER = "observer"
+    DEVICE = "device"  # a hall camera, a document camera, a codec box: it only sends
+    DISPLAY = "display"  # a hall screen: it only receives
 
 
 class ParticipantState(StrEnum):

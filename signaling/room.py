@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from core.errors import ReceptionError
+from core.errors import Conflict, Gone, ReceptionError
 from core.grants import Grant
 from core.ids import ParticipantId, RoomId, SessionId
 from signaling.effects import (
+    AnswerOffer,
     AnswerRefused,
     AnswerTaken,
     ClosePeer,
@@ -40,7 +41,9 @@ from signaling.effects import (
     OfferMade,
     OfferWanted,
     OpenPeer,
+    PluggedIn,
     Post,
+    RefuseOffer,
     Returned,
     Said,
     Send,
@@ -56,6 +59,7 @@ from signaling.effects import (
     StartSession,
     TakeAnswer,
     Tick,
+    Unplugged,
 )
 from signaling.protocol import (
     Admit,
@@ -117,6 +121,26 @@ class LiveSession:
     slot_ends_at: datetime | None
     participants: frozenset[ParticipantId]
     """Who was in it; they may resume. Everyone else needs a Grant, as always."""
+
+
+class RoomNotOpen(Conflict):
+    """Nobody is in the room. Devices do not hold rooms open; people do."""
+
+    code = "room_not_open"
+
+
+class RoomFull(Conflict):
+    code = "room_full"
+
+
+class DeviceBusy(Conflict):
+    """This seat's device is connected: a Grant serves one session at a time."""
+
+    code = "device_busy"
+
+
+class TalkOver(Gone):
+    code = "session_ended"
 
 
 class _No(ReceptionError):
@@ -208,6 +232,10 @@ class Room:
     def _taken(self) -> Iterator[Seat]:
         return (seat for seat in self.seats.values() if not seat.has_left)
 
+    def _people(self) -> Iterator[Seat]:
+        """Seats of people: a camera left running in the hall keeps no talk alive."""
+        return (seat for seat in self._taken() if not seat.is_device)
+
     # ── handling ─────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, fact: Fact, now_ms: int) -> list[Effect]:
@@ -220,6 +248,8 @@ class Room:
             self._turn_away(fact, "session_ended", "This session is over.")
         elif isinstance(fact, Said):
             self._refuse(fact, "session_ended", "This session is over.")
+        elif isinstance(fact, PluggedIn):
+            self._out.append(RefuseOffer(TalkOver("This session is over.")))
         return self._out
 
     def _dispatch(self, fact: Fact, now_ms: int) -> None:  # noqa: PLR0912  one arm per fact
@@ -230,6 +260,10 @@ class Room:
                 self._returned(fact, now_ms)
             case Said():
                 self._said(fact, now_ms)
+            case PluggedIn():
+                self._plugged_in(fact, now_ms)
+            case Unplugged():
+                self._unplugged(fact)
             case SocketGone():
                 self._socket_gone(fact)
             case MediaConnected() | MediaSilent() | MediaGone():
@@ -319,6 +353,43 @@ class Room:
             self._new_leg(seat, now_ms)
         elif not seat.offer.is_free:
             seat.offer.clear()  # the lost socket may have taken the offer or its answer with it
+
+    # ── devices ──────────────────────────────────────────────────────────────────────────────────
+
+    def _plugged_in(self, fact: PluggedIn, now_ms: int) -> None:
+        """Seat a device. It is there for as long as its media is, and for the grace time."""
+        seat = self.seats.get(ParticipantId(fact.grant.participant_id))
+        refusal = self._why_not(seat)
+        if refusal is not None:
+            self._out.append(RefuseOffer(refusal))
+            return
+        if seat is None or seat.has_left:
+            seat = self._new_seat(fact.grant, "", now_ms, old=seat)
+            seat.publishing = fact.publishes
+            self._open_media(seat)
+        else:  # its power or its line was cut, and it is back before the grace time is over
+            seat.grant = fact.grant
+            self._new_leg(seat, now_ms)
+            if seat.publishing != fact.publishes:
+                seat.publishing = fact.publishes
+                self._out.append(SetPublishes(seat.participant_id, fact.publishes))
+        self._out.append(AnswerOffer(fact.grant, fact.offer, seat.leg))
+
+    def _why_not(self, seat: Seat | None) -> ReceptionError | None:
+        if self.is_over:
+            return TalkOver("This session is over.")
+        if not any(self._people()):
+            return RoomNotOpen("Nobody is in this room yet. Try again when the talk is prepared.")
+        if seat is None and len(self.seats) >= MAX_SEATS:
+            return RoomFull("This room is full.")
+        if seat is not None and not seat.has_left and seat.media is Media.CONNECTED:
+            return DeviceBusy("This device is connected already. End that session first.")
+        return None
+
+    def _unplugged(self, fact: Unplugged) -> None:
+        seat = self._seat(fact.participant_id)
+        if seat is not None and seat.leg == fact.leg:
+            self._leave(seat)
 
     def _new_seat(self, grant: Grant, resume_token: str, now_ms: int, old: Seat | None) -> Seat:
         seat = Seat(
@@ -626,7 +697,7 @@ class Room:
                 seat.gone_since_ms = now_ms
             elif now_ms - seat.gone_since_ms >= self.rules.grace_ms:
                 self._leave(seat)
-                if not any(self._taken()):
+                if not any(self._people()):
                     self._end_or_forget(EndReason.TIMED_OUT, now_ms)
 
     def _leave(self, seat: Seat) -> None:
@@ -645,7 +716,7 @@ class Room:
             if now_ms < self._held_until_ms:
                 return  # others may still be on their way back
             self._held_until_ms = None
-        if self.is_over or any(self._taken()):
+        if self.is_over or any(self._people()):
             return
         if self._is_quiet:
             self._end(EndReason.NODE_LOST, now_ms)

@@ -17,6 +17,10 @@ FIRST_TRACKS = (Track.CAMERA, Track.MICROPHONE)
 later, by a person's press."""
 
 
+DEVICES = frozenset({ParticipantRole.DEVICE, ParticipantRole.DISPLAY})
+"""Roles that come over HTTP with an offer of their own and never speak on a socket."""
+
+
 class Media(StrEnum):
     NONE = "none"  # this leg has never been connected
     CONNECTED = "connected"
@@ -74,6 +78,10 @@ class Seat:
     @property
     def role(self) -> ParticipantRole:
         return ParticipantRole(self.grant.role)
+
+    @property
+    def is_device(self) -> bool:
+        return self.role in DEVICES
 
     @property
     def state(self) -> ParticipantState:

@@ -10,6 +10,7 @@ from core.grants import Grant, new_grant
 from core.ids import AppointmentId, ParticipantId, RoomId, SessionId
 from media import taps
 from media.events import MediaEvent
+from media.offers import ClientOffer
 from media.recorder import DiskStatus, RecordingState, RecordingStatus, TrackStatus
 from media.stats import PeerStats
 from media.tracks import TrackName
@@ -68,6 +69,19 @@ class FakePeer:
     answers: list[tuple[int, str]] = field(default_factory=list)
     muted: set[TrackName] = field(default_factory=set)
     refuse: Exception | None = None
+    accepted: list[ClientOffer] = field(default_factory=list)
+
+    @property
+    def ice_name(self) -> str:
+        return f"ufrag-{self.revision}"
+
+    def accept(self, offer: ClientOffer, *, watch: Sequence[str] = ()) -> str:
+        self.accepted.append(offer)
+        return "v=0 answer"
+
+    def restart_ice(self, remote_ufrag: str) -> str:
+        self.revision += 1
+        return f"a=ice-ufrag:{self.ice_name}"
 
     def offer(self) -> FakeOffer:
         self.revision += 1

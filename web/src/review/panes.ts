@@ -14,7 +14,7 @@ export interface Pane {
 }
 
 const USUAL_ASPECT = 4 / 3;
-const ORDER = ['petitioner', 'official', 'interpreter', 'department', 'desk', 'observer'];
+const ORDER = ['petitioner', 'official', 'interpreter', 'department', 'desk', 'observer', 'device'];
 
 const paneId = (file: RecordingFileView): string =>
   `${file.kind}:${file.participant_id ?? file.label}`;

@@ -96,7 +96,14 @@ export interface Welcome {
 export type RoomState = 'waiting' | 'countdown' | 'live' | 'ended';
 
 export type ParticipantRole =
-  'petitioner' | 'official' | 'desk' | 'department' | 'interpreter' | 'observer';
+  | 'petitioner'
+  | 'official'
+  | 'desk'
+  | 'department'
+  | 'interpreter'
+  | 'observer'
+  | 'device'
+  | 'display';
 
 export type ParticipantState = 'joining' | 'ready' | 'silent' | 'left';
 

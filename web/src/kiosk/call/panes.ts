@@ -21,13 +21,16 @@ export function panesOf(
   for (const participant of participants) {
     if (participant.participant_id === me || participant.state === 'left') continue;
     const tracks = remote.get(participant.participant_id);
-    faces.push({
-      key: participant.participant_id,
-      participant,
-      picture: participant.tracks.includes('camera') ? tracks?.get('camera') : undefined,
-      sound: tracks?.get('microphone'),
-      kind: 'face',
-    });
+    // A document camera has papers to show and no face.
+    if (participant.role !== 'device' || participant.tracks.includes('camera')) {
+      faces.push({
+        key: participant.participant_id,
+        participant,
+        picture: participant.tracks.includes('camera') ? tracks?.get('camera') : undefined,
+        sound: tracks?.get('microphone'),
+        kind: 'face',
+      });
+    }
     for (const name of ['document', 'screen'] as const) {
       const picture = tracks?.get(name);
       if (!picture || !participant.tracks.includes(name)) continue;

@@ -58,6 +58,20 @@ describe('the arrangement of pictures', () => {
     expect(panes.small.map((each) => each.participant_id)).toEqual(['desk']);
   });
 
+  it('gives a document camera no face, and a hall screen its place', () => {
+    const panes = arrange(
+      [
+        person('papers', 'device', 'document'),
+        person('screen', 'display'),
+        person('visitor', 'petitioner', 'camera'),
+      ],
+      'me',
+    );
+    expect(panes.large?.participant_id).toBe('visitor');
+    expect(panes.paper?.participant.participant_id).toBe('papers');
+    expect(panes.small.map((each) => each.participant_id)).toEqual(['screen']);
+  });
+
   it('forgets whoever has left', () => {
     const gone = { ...person('visitor', 'petitioner'), state: 'left' } as ParticipantInfo;
     expect(arrange([gone], 'me').large).toBeNull();

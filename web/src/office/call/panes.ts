@@ -8,7 +8,17 @@ export interface Panes {
   small: ParticipantInfo[];
 }
 
-const ORDER = ['petitioner', 'interpreter', 'department', 'desk', 'official', 'observer'] as const;
+/** A hall screen shows the talk to others, so it is always seen to be there. */
+const ORDER = [
+  'petitioner',
+  'interpreter',
+  'department',
+  'desk',
+  'official',
+  'observer',
+  'device',
+  'display',
+] as const;
 
 export function arrange(participants: readonly ParticipantInfo[], me: string): Panes {
   const here = participants.filter((each) => each.state !== 'left');
@@ -23,8 +33,13 @@ export function arrange(participants: readonly ParticipantInfo[], me: string): P
   return {
     large,
     paper: paper?.track ? { participant: paper.participant, track: paper.track } : null,
-    small: others.slice(1),
+    small: others.slice(1).filter((each) => !isOnlyPaper(each)),
   };
+}
+
+/** A document camera has its place beside the visitor and no face. */
+function isOnlyPaper(participant: ParticipantInfo): boolean {
+  return participant.role === 'device' && !participant.tracks.includes('camera');
 }
 
 function paperOf(participant: ParticipantInfo): 'document' | 'screen' | null {
