@@ -3,6 +3,7 @@
 Written as plain ASGI, so that recordings stream through untouched and sockets pass by.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -39,6 +40,16 @@ SECURITY_HEADERS = {
 }
 
 
+DEVICE_PATHS = ("/whip/", "/whep/")
+DEVICE_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Location, ETag, Accept-Patch, WWW-Authenticate, Retry-After",
+    "Cache-Control": "no-store",
+}
+"""WHIP and WHEP clients may be pages of anywhere (RFC 9725 §4.2). Only the bearer Grant that they
+send themselves counts there and no cookie does, so another site's page gains nothing by asking."""
+
+
 PRINTED = "/slip.pdf"
 PRINTED_POLICY = SECURITY_HEADERS["Content-Security-Policy"].replace(
     "frame-ancestors 'none'", "frame-ancestors 'self'"
@@ -46,13 +57,15 @@ PRINTED_POLICY = SECURITY_HEADERS["Content-Security-Policy"].replace(
 """The kiosk prints a slip from a frame of its own page; nothing else is ever framed."""
 
 
-def problem(status: int, code: str, detail: str, **details: Any) -> JSONResponse:
+def problem(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **details: Any
+) -> JSONResponse:
     """An RFC 9457 problem. `code` is stable for programs; `detail` says what to do next."""
     body = {"type": "about:blank", "status": status, "code": code, "detail": detail, **details}
-    headers = {}
+    sent = dict(headers or {})
     if "retry_after_s" in details:
-        headers["Retry-After"] = str(details["retry_after_s"])
-    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+        sent["Retry-After"] = str(details["retry_after_s"])
+    return JSONResponse(body, status, headers=sent, media_type="application/problem+json")
 
 
 def install_errors(app: FastAPI) -> None:
@@ -60,7 +73,7 @@ def install_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ReceptionError)
     async def _known(_request: Request, error: ReceptionError) -> JSONResponse:
-        return problem(error.status, error.code, error.message, **error.details)
+        return problem(error.status, error.code, error.message, error.headers, **error.details)
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -77,7 +90,7 @@ def install_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _framework(_request: Request, error: HTTPException) -> JSONResponse:
         code = CODES.get(error.status_code, f"http_{error.status_code}")
-        return problem(error.status_code, code, str(error.detail))
+        return problem(error.status_code, code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
     async def _unknown(request: Request, error: Exception) -> JSONResponse:
@@ -113,11 +126,15 @@ class Guard:
                     headers["Content-Security-Policy"] = PRINTED_POLICY
                 if scope["path"].startswith("/api"):
                     headers.setdefault("Cache-Control", "no-store")
+                if is_for_devices:
+                    for name, value in DEVICE_HEADERS.items():
+                        headers.setdefault(name, value)
             await send(message)
 
         headers = Headers(scope=scope)
+        is_for_devices = scope["path"].startswith(DEVICE_PATHS)
         try:
-            if scope["method"] not in SAFE_METHODS:
+            if scope["method"] not in SAFE_METHODS and not is_for_devices:
                 check_origin(headers)
             receive = bounded(receive, headers)
         except ReceptionError as error:

@@ -32,6 +32,7 @@ from scheduling import routes as scheduling_routes
 from scheduling import routes_attend
 from signaling.endpoint import make_router
 from signaling.hub import Hub
+from signaling.routes import make_device_router
 
 log = structlog.get_logger()
 
@@ -64,6 +65,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         app.include_router(case_routes.router)
     if "room" in settings.roles:
         app.include_router(make_router(lambda: app.state.hub))
+        app.include_router(make_device_router(lambda: app.state.hub))
     if "web" in settings.roles:
         _mount_pages(app, settings.web_dir)
     return app

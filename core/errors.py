@@ -18,6 +18,7 @@ by `code` (`errors.<code>` in i18n) and fall back to `message`. `details` are JS
 shapes, for programs and for translations.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -26,6 +27,8 @@ class ReceptionError(Exception):
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
+    headers: ClassVar[Mapping[str, str]] = {}
+    """Sent with the refusal, for protocols whose clients look there."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)

@@ -45,6 +45,8 @@ class Verb(StrEnum):
     RETRY_RECORDING = "retry_recording"
     RATE = "rate"
     PRINT_SLIP = "print_slip"
+    GRANT_DEVICE = "grant_device"
+    BRING_GRANT = "bring_grant"  # the signed Grant in the request decides, not who asks
 
 
 class Who(StrEnum):
@@ -92,6 +94,8 @@ TABLE: dict[Verb, frozenset[Role | Who]] = {
     Verb.RETRY_RECORDING: frozenset({S, R, A}),
     Verb.RATE: frozenset({K}),
     Verb.PRINT_SLIP: frozenset({D, S, OF, K}),
+    Verb.GRANT_DEVICE: frozenset({D, OF}),
+    Verb.BRING_GRANT: frozenset({Who.ANYONE}),
 }
 
 

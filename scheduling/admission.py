@@ -25,10 +25,13 @@ from scheduling.model import Appointment, ReceptionDay, Slot
 from scheduling.notice import NotCheckedIn
 from scheduling.numbering import QR_PREFIX, read_number, read_qr
 from scheduling.queue import ENDED, InQueue, before_me, estimate_minutes, next_step
-from scheduling.schemas import AppointmentState, DeviceCheck, WaitingView
+from scheduling.schemas import AppointmentState, DeviceCheck, DeviceKind, WaitingView
 
 PETITIONER, OFFICIAL, DESK = "petitioner", "official", "desk"
+DEVICE, DISPLAY = "device", "display"
 """Seats in a room; the words are those of signaling.protocol.ParticipantRole."""
+DEVICE_GRANT_TTL = timedelta(hours=12)
+"""A reception day, set-up included: nobody stands beside a hall camera to enter again."""
 _ADMITTED = (AppointmentState.CHECKED_IN, AppointmentState.CALLED)
 
 
@@ -59,6 +62,19 @@ class _Seat:
     label_en: str
     publish: tuple[str, ...]
     presides: bool = False
+
+
+_DEVICES: dict[DeviceKind, _Seat] = {
+    DeviceKind.HALL_CAMERA: _Seat(
+        DEVICE, DeviceKind.HALL_CAMERA, "大厅摄像机", None, "Hall camera", ("camera", "microphone")
+    ),
+    DeviceKind.DOCUMENT_CAMERA: _Seat(
+        DEVICE, DeviceKind.DOCUMENT_CAMERA, "高拍仪", None, "Document camera", ("document",)
+    ),
+    DeviceKind.HALL_SCREEN: _Seat(
+        DISPLAY, DeviceKind.HALL_SCREEN, "大厅屏幕", None, "Hall screen", ()
+    ),
+}
 
 
 def number_typed(typed: str, secret: bytes) -> str:
@@ -178,6 +194,46 @@ async def enter(
         object_kind="appointment", object_id=appointment.id, role=seat.role,
     )  # fmt: skip
     return grant
+
+
+async def admit_device(
+    tx: AsyncSession,
+    appointment: Appointment,
+    kind: DeviceKind,
+    *,
+    by: str,
+    now: datetime,
+    first: str = PETITIONER,
+) -> Grant:
+    """Permission for a device to be plugged into the appointment's talk, until it is used up.
+
+    Whoever may plug in a camera may do so before the party comes: a device opens no room and is
+    told to wait while nobody is there. The same kind in the same room is the same participant, so
+    a new Grant for it replaces nothing and adds no second seat. `by`: the actor, for the audit.
+    Raises `AppointmentOver`.
+    """
+    if appointment.state in ENDED:
+        raise AppointmentOver("This talk is over or will not take place.", state=appointment.state)
+    device = _DEVICES[kind]
+    others = tuple(role for role in (PETITIONER, OFFICIAL) if role != first)
+    grant = new_grant(
+        room_id=RoomId(appointment.id), appointment_id=AppointmentId(appointment.id),
+        participant_id=participant_id(appointment.id, device.role, device.who), role=device.role,
+        label_zh=device.label_zh, label_bo=device.label_bo, label_en=device.label_en,
+        publish=device.publish, may_admit=False, may_end=False,
+        slot_ends_at=appointment.slot.ends_at, official_id=appointment.reception_day.official_id,
+        county_id=appointment.county_id, now=now, ttl=DEVICE_GRANT_TTL, watch=(first, *others),
+    )  # fmt: skip
+    await audit.record(
+        tx, now=now, actor=by, action="device_granted",
+        object_kind="appointment", object_id=appointment.id, device=kind.value,
+    )  # fmt: skip
+    return grant
+
+
+def device_url(base_url: str, grant: Grant) -> str:
+    """Where the device sends its offer (docs/protocol.md)."""
+    return f"{base_url}/{'whep' if grant.role == DISPLAY else 'whip'}/{grant.room_id}"
 
 
 def participant_id(appointment_id: str, role: str, who: str) -> ParticipantId:

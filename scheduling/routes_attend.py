@@ -10,8 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import local_date
-from core.edge import Context, allow
+from core.edge import Context, Services, allow
 from core.errors import Forbidden
+from core.grants import Grant
 from core.identity import KioskDevice, OrgUnit, Staff, org_unit
 from core.policy import Verb
 from core.schemas import Language, Role
@@ -24,6 +25,9 @@ from scheduling.schemas import (
     AppointmentView,
     DeskBoard,
     DeviceCheck,
+    DeviceGrantCreate,
+    DeviceGrantView,
+    DeviceKind,
     EnterView,
     KioskCheckIn,
     KioskVisit,
@@ -180,6 +184,32 @@ async def enter(ctx: Annotated[Context, allow(Verb.ENTER)], appointment_id: str)
         )  # fmt: skip
 
     return await _change(ctx, Verb.ENTER, appointment_id, work)
+
+
+@router.post("/appointments/{appointment_id}/device-grants", status_code=201)
+async def grant_device(
+    ctx: Annotated[Context, allow(Verb.GRANT_DEVICE)],
+    appointment_id: str,
+    body: DeviceGrantCreate,
+) -> DeviceGrantView:
+    """Permission for a hall camera, a document camera or a hall screen."""
+
+    async def work(tx: AsyncSession, found: Appointment) -> DeviceGrantView:
+        grant = await admission.admit_device(
+            tx, found, body.kind, by=_staff(ctx).actor, now=ctx.now, first=body.first
+        )
+        return device_grant_view(grant, body.kind, ctx.services)
+
+    return await _change(ctx, Verb.GRANT_DEVICE, appointment_id, work)
+
+
+def device_grant_view(grant: Grant, kind: DeviceKind, services: Services) -> DeviceGrantView:
+    """The signed Grant and where it is good."""
+    return DeviceGrantView(
+        kind=kind, url=admission.device_url(services.settings.base_url, grant),
+        grant=services.grant_key.sign(grant), room_id=grant.room_id,
+        participant_id=grant.participant_id, publishes=grant.publish, expires_at=grant.expires_at,
+    )  # fmt: skip
 
 
 @router.post("/appointments/{appointment_id}/no-show")

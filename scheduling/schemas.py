@@ -2,7 +2,7 @@
 
 from datetime import date, datetime, time
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -242,6 +242,33 @@ class EnterView(ResponseModel):
     ws_url: str
     room_id: str
     participant_id: str
+    expires_at: datetime
+
+
+class DeviceKind(StrEnum):
+    """What without a browser may be plugged into a talk."""
+
+    HALL_CAMERA = "hall_camera"  # picture and sound: a camera, or a codec box
+    DOCUMENT_CAMERA = "document_camera"  # 高拍仪
+    HALL_SCREEN = "hall_screen"
+
+
+class DeviceGrantCreate(RequestModel):
+    """`first`: whose picture a screen shows if it has room for one only."""
+
+    kind: DeviceKind
+    first: Literal["petitioner", "official"] = "petitioner"
+
+
+class DeviceGrantView(ResponseModel):
+    """What to type into the device: POST an SDP offer to `url` with `grant` as bearer token."""
+
+    kind: DeviceKind
+    url: str
+    grant: str
+    room_id: str
+    participant_id: str
+    publishes: tuple[str, ...]
     expires_at: datetime
 
 

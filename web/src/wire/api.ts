@@ -179,6 +179,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/appointments/{appointment_id}/device-grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Grant Device
+         * @description Permission for a hall camera, a document camera or a hall screen.
+         */
+        post: operations["grant_device_api_appointments__appointment_id__device_grants_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/appointments/{appointment_id}/enter": {
         parameters: {
             query?: never;
@@ -1595,6 +1615,47 @@ export interface components {
             /** Picture */
             picture: boolean;
         };
+        /**
+         * DeviceGrantCreate
+         * @description `first`: whose picture a screen shows if it has room for one only.
+         */
+        DeviceGrantCreate: {
+            /**
+             * First
+             * @default petitioner
+             * @enum {string}
+             */
+            first?: "petitioner" | "official";
+            kind: components["schemas"]["DeviceKind"];
+        };
+        /**
+         * DeviceGrantView
+         * @description What to type into the device: POST an SDP offer to `url` with `grant` as bearer token.
+         */
+        DeviceGrantView: {
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+            /** Grant */
+            grant: string;
+            kind: components["schemas"]["DeviceKind"];
+            /** Participant Id */
+            participant_id: string;
+            /** Publishes */
+            publishes: string[];
+            /** Room Id */
+            room_id: string;
+            /** Url */
+            url: string;
+        };
+        /**
+         * DeviceKind
+         * @description What without a browser may be plugged into a talk.
+         * @enum {string}
+         */
+        DeviceKind: "hall_camera" | "document_camera" | "hall_screen";
         /** EarlierCase */
         EarlierCase: {
             /** Number */
@@ -2395,6 +2456,9 @@ export type DemandCreate = components['schemas']['DemandCreate'];
 export type DemandView = components['schemas']['DemandView'];
 export type DeskBoard = components['schemas']['DeskBoard'];
 export type DeviceCheck = components['schemas']['DeviceCheck'];
+export type DeviceGrantCreate = components['schemas']['DeviceGrantCreate'];
+export type DeviceGrantView = components['schemas']['DeviceGrantView'];
+export type DeviceKind = components['schemas']['DeviceKind'];
 export type EarlierCase = components['schemas']['EarlierCase'];
 export type EnterView = components['schemas']['EnterView'];
 export type FaceRating = components['schemas']['FaceRating'];
@@ -2740,6 +2804,41 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    grant_device_api_appointments__appointment_id__device_grants_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                appointment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceGrantCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceGrantView"];
+                };
             };
             /** @description Validation Error */
             422: {
