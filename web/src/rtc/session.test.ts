@@ -19,6 +19,9 @@ const official: ParticipantInfo = {
 let sockets: FakeSocket[];
 let peers: FakePeer[];
 let call: CallSession;
+/** Whether something answers knocks. */
+let isThere: boolean;
+let knocks: number;
 
 function begin(options: Partial<CallOptions> = {}): void {
   call = new CallSession({
@@ -34,6 +37,10 @@ function begin(options: Partial<CallOptions> = {}): void {
       const peer = new FakePeer();
       peers.push(peer);
       return peer.asPeer();
+    },
+    knockAt: () => () => {
+      knocks += 1;
+      return isThere ? Promise.resolve() : Promise.reject(new Error('nobody'));
     },
     ...options,
   });
@@ -73,7 +80,10 @@ async function join(): Promise<void> {
 }
 
 async function reconnect(): Promise<void> {
-  await vi.advanceTimersByTimeAsync(2500);
+  const before = sockets.length;
+  for (let waited = 0; waited < 2500 && sockets.length === before; waited += 100) {
+    await vi.advanceTimersByTimeAsync(100);
+  }
   socket().open();
 }
 
@@ -81,6 +91,8 @@ beforeEach(() => {
   vi.useFakeTimers();
   sockets = [];
   peers = [];
+  isThere = true;
+  knocks = 0;
   begin();
 });
 afterEach(() => {
@@ -247,8 +259,50 @@ describe('a lost socket', () => {
     }
     expect(tries[0]).toBe(300);
     const gaps = tries.slice(1).map((at, index) => at - (tries[index] ?? 0));
-    expect(Math.max(...gaps)).toBeLessThanOrEqual(2000);
+    expect(Math.max(...gaps)).toBeLessThanOrEqual(2100);
     expect(tries.length).toBeGreaterThanOrEqual(5);
+  });
+
+  test('opens nothing while nothing answers, and at once when something does', async () => {
+    await join();
+    isThere = false;
+    socket().cut();
+    await vi.advanceTimersByTimeAsync(300);
+    socket().cut();
+    const before = sockets.length;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(sockets).toHaveLength(before);
+    expect(knocks).toBeGreaterThan(10);
+    isThere = true;
+    await vi.advanceTimersByTimeAsync(800);
+    expect(sockets).toHaveLength(before + 1);
+  });
+
+  test('that hangs in its opening gives way to another when something answers', async () => {
+    await join();
+    isThere = false;
+    socket().cut();
+    await vi.advanceTimersByTimeAsync(5000);
+    const hanging = socket();
+    isThere = true;
+    await vi.advanceTimersByTimeAsync(800);
+    expect(hanging.isClosed).toBe(true);
+    expect(socket()).not.toBe(hanging);
+    socket().open();
+    const opened = sockets.length;
+    await vi.advanceTimersByTimeAsync(4000);
+    expect(sockets).toHaveLength(opened);
+  });
+
+  test('tries the socket itself where no knock is ever answered', async () => {
+    await join();
+    isThere = false;
+    socket().cut();
+    await vi.advanceTimersByTimeAsync(300);
+    socket().cut();
+    const before = sockets.length;
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(sockets).toHaveLength(before + 1);
   });
 
   test('an answer that never arrived is sent again after the resume', async () => {
@@ -335,11 +389,56 @@ describe('lost media', () => {
     socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));
     await settle();
     peer().become('disconnected');
-    await vi.advanceTimersByTimeAsync(3000);
+    await vi.advanceTimersByTimeAsync(400);
     peer().become('connected');
     await vi.advanceTimersByTimeAsync(5000);
     expect(socket().count('media_lost')).toBe(0);
     expect(call.state.media_lost_at_ms).toBeNull();
+  });
+
+  test('that the server does not hear any more gets a new leg, unless it is heard again', async () => {
+    await join();
+    socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));
+    await settle();
+    peer().become('connected');
+    const me: ParticipantInfo = { ...official, participant_id: 'me', role: 'petitioner' };
+    socket().say({ type: 'participant', seq: 8, participant: { ...me, state: 'silent' } });
+    await vi.advanceTimersByTimeAsync(1000);
+    socket().say({ type: 'participant', seq: 9, participant: me });
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(socket().count('media_lost')).toBe(0);
+    socket().say({ type: 'participant', seq: 10, participant: { ...me, state: 'silent' } });
+    await vi.advanceTimersByTimeAsync(1600);
+    expect(socket().count('media_lost')).toBe(1);
+  });
+
+  test('is asked for again when the wish was refused', async () => {
+    await join();
+    socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));
+    await settle();
+    peer().become('failed');
+    const { id } = socket().last('media_lost');
+    socket().say({ type: 'error', id, code: 'too_many', message: 'Later.', fatal: false });
+    await vi.advanceTimersByTimeAsync(1100);
+    expect(socket().count('media_lost')).toBe(2);
+  });
+
+  test('that failed while signaling was away is asked for after the resume, but not twice', async () => {
+    await join();
+    socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));
+    await settle();
+    for (const [media, asked] of [
+      ['kept', 1],
+      ['new_leg', 0],
+    ] as const) {
+      socket().cut();
+      peer().become('failed');
+      await reconnect();
+      const { id } = socket().last('resume');
+      socket().say({ type: 'resumed', id, seq: 7, resume_token: 'token-2', media, room: null });
+      await settle();
+      expect(socket().count('media_lost')).toBe(asked);
+    }
   });
 });
 

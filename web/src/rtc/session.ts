@@ -4,8 +4,9 @@
 //   const call = new CallSession({ ws_url, grant });
 //   call.onChange((state) => …);  call.setLocal('camera', track);  call.start();
 import type { EnterView } from '@/wire/api';
-import type { Offer, ServerMessage, Track } from '@/wire/signaling';
+import type { Offer, ParticipantState, ServerMessage, Track } from '@/wire/signaling';
 import { backoff_ms } from './backoff';
+import { knockAt, Knocker, type Knock } from './knock';
 import { lineBetween, totals, type LineTotals } from './line';
 import { MediaLeg, type PeerLike } from './media';
 import { SignalingError, SignalSocket, type Request, type SocketLike } from './socket';
@@ -21,6 +22,8 @@ export interface CallOptions extends Entry {
   client?: string;
   openSocket?: (url: string) => SocketLike;
   openPeer?: () => PeerLike;
+  /** Asks whether anything answers at `ws_url`. */
+  knockAt?: (ws_url: string) => Knock;
   random?: () => number;
 }
 
@@ -33,8 +36,15 @@ const COMES_BACK: ReadonlySet<string> = new Set([
   'too_many',
 ]);
 const SAMPLE_EVERY_MS = 2_000;
-/** A transport that is merely disconnected may heal; after this long we ask for a new leg. */
-const HEAL_WITHIN_MS = 4_000;
+/** A browser calls a transport disconnected after 2.5 s and more without a sign of the other side. It
+ * may still heal; three seconds after the last sign we ask for a new leg. */
+const HEAL_WITHIN_MS = 500;
+/** The server calls us silent after 1.5 s; its word counts as much as the browser's. */
+const SERVER_HEARS_WITHIN_MS = 1_500;
+/** A media_lost that was refused (legs may be begun once a second) is said again. */
+const ASK_AGAIN_MS = 1_000;
+/** A reconnect that has not been welcomed by then is checked by knocking. */
+const KNOCK_AFTER_MS = 700;
 
 export class CallSession {
   private current: CallState = INITIAL;
@@ -49,15 +59,20 @@ export class CallSession {
   /** While a new grant is fetched, a closing socket must not knock with the old one. */
   private isRenewing = false;
   private unansweredOffer: { revision: number; sdp: string } | null = null;
+  /** The server has said that an offer with a new leg is on its way. */
+  private isNewLegDue = false;
   private published = '';
   private pictureState: PictureState = FULL_PICTURE;
   private lastTotals: LineTotals | null = null;
   private retry: ReturnType<typeof setTimeout> | undefined;
   private heal: ReturnType<typeof setTimeout> | undefined;
   private sampling: ReturnType<typeof setInterval> | undefined;
+  private readonly knocker: Knocker;
 
   constructor(private readonly options: CallOptions) {
     this.entry = { grant: options.grant, ws_url: options.ws_url };
+    // What answered a knock will answer the socket: it is given its time.
+    this.knocker = new Knocker(() => this.reconnect(), options.random ?? Math.random);
   }
 
   get state(): CallState {
@@ -128,12 +143,26 @@ export class CallSession {
 
   /** The network is said to be back: do not wait out the pause. */
   nudge(): void {
-    if (this.current.signaling !== 'reconnecting' || this.socket) return;
-    clearTimeout(this.retry);
-    this.connect();
+    if (this.current.signaling !== 'reconnecting') return;
+    this.reconnect();
+    this.knock(KNOCK_AFTER_MS);
   }
 
   // ── signaling ────────────────────────────────────────────────────────────────────────────────
+
+  /** Open a socket now, in place of one that hangs in its opening. */
+  private reconnect(): void {
+    clearTimeout(this.retry);
+    const hanging = this.socket;
+    this.socket = null;
+    this.connect();
+    hanging?.drop();
+  }
+
+  private knock(first_ms: number): void {
+    const { ws_url } = this.entry;
+    this.knocker.start((this.options.knockAt ?? knockAt)(ws_url), first_ms);
+  }
 
   private connect(): void {
     const open = this.options.openSocket ?? ((url) => new WebSocket(url) as unknown as SocketLike);
@@ -142,7 +171,10 @@ export class CallSession {
       socket = new SignalSocket(
         open(this.entry.ws_url),
         {
-          onWelcome: () => void this.enter(socket),
+          onWelcome: () => {
+            this.knocker.stop();
+            void this.enter(socket);
+          },
           onMessage: (message) => this.receive(message),
           onClosed: (ending) => {
             if (ending === 'replaced') this.replaced();
@@ -182,7 +214,7 @@ export class CallSession {
     this.publish();
     for (const track of this.current.muted) void this.ask({ type: 'mute', track, muted: true });
     if (this.unansweredOffer) void this.sendAnswer(this.unansweredOffer);
-    else if (this.media?.connectionState === 'failed') this.mediaLost();
+    if (this.media && !this.isNewLegDue) this.mediaState(this.media.connectionState);
   }
 
   /** Our seat or our grant is not known any more. One new grant is fetched, then we give up. */
@@ -232,8 +264,15 @@ export class CallSession {
       signaling: this.resumeToken || wasOpen || this.current.me ? 'reconnecting' : 'connecting',
       signaling_lost_at_ms: this.current.signaling_lost_at_ms ?? performance.now(),
     });
+    const isFirst = this.attempt === 0;
     const wait_ms = backoff_ms(this.attempt++, (this.options.random ?? Math.random)());
-    this.retry = setTimeout(() => this.connect(), wait_ms);
+    // Mostly only the socket was lost, and the next one is welcomed at once. Else the line or the
+    // server is away: no socket is opened before something answers there.
+    this.knocker.stop();
+    this.retry = setTimeout(() => {
+      if (isFirst) this.reconnect();
+      this.knock(isFirst ? KNOCK_AFTER_MS : 0);
+    }, wait_ms);
   }
 
   private receive(message: ServerMessage): void {
@@ -245,8 +284,15 @@ export class CallSession {
         break;
       case 'resumed':
         this.resumeToken = message.resume_token;
+        this.isNewLegDue = message.media === 'new_leg';
+        break;
+      case 'participant':
+        if (message.participant.participant_id === this.current.me) {
+          this.serverHears(message.participant.state);
+        }
         break;
       case 'offer':
+        this.isNewLegDue = false;
         this.follow(message);
         return;
       case 'quality':
@@ -331,7 +377,7 @@ export class CallSession {
         return;
       case 'disconnected':
         this.mediaAway();
-        this.heal = setTimeout(() => this.mediaLost(), HEAL_WITHIN_MS);
+        this.healWithin(HEAL_WITHIN_MS);
         return;
       case 'failed':
         this.mediaAway();
@@ -348,6 +394,17 @@ export class CallSession {
     }
   }
 
+  /** Packets of ours that vanish on the way are noticed there first. */
+  private serverHears(me: ParticipantState): void {
+    if (me === 'silent') this.healWithin(SERVER_HEARS_WITHIN_MS);
+    else if (this.media?.connectionState === 'connected') clearTimeout(this.heal);
+  }
+
+  private healWithin(wait_ms: number): void {
+    clearTimeout(this.heal);
+    this.heal = setTimeout(() => this.mediaLost(), wait_ms);
+  }
+
   private mediaAway(): void {
     this.set({
       media: 'interrupted',
@@ -356,10 +413,18 @@ export class CallSession {
   }
 
   private mediaLost(): void {
+    clearTimeout(this.heal);
     if (this.isOver()) return;
     this.mediaAway();
     // Without signaling this waits: `enter` asks again once we are back.
-    if (this.current.signaling === 'open') void this.ask({ type: 'media_lost' });
+    if (this.current.signaling === 'open') void this.askForLeg();
+  }
+
+  private async askForLeg(): Promise<void> {
+    const leg = this.media?.leg;
+    if (await this.ask({ type: 'media_lost' })) return;
+    const isSettled = this.media?.leg !== leg || this.current.media === 'connected';
+    if (this.current.signaling === 'open' && !isSettled) this.healWithin(ASK_AGAIN_MS);
   }
 
   private adapt(quality: Parameters<typeof afterReport>[1] | undefined): void {
@@ -403,6 +468,7 @@ export class CallSession {
 
   private stop(): void {
     clearTimeout(this.retry);
+    this.knocker.stop();
     clearInterval(this.sampling);
     this.closeMedia();
     const { socket } = this;
