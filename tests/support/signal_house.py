@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import delete, select
 
+from app.api import Guard, install_errors
 from core.blobs import DirectoryBlobs
 from core.clock import SystemClock
 from core.db import Database
@@ -28,6 +29,7 @@ from signaling.hub import Hub
 from signaling.model import Attendance, Session
 from signaling.ports import OpenRecorder
 from signaling.protocol import MAX_MESSAGE_BYTES
+from signaling.routes import make_device_router
 from tests.support.matters import Prefecture, make_prefecture, make_talk
 
 
@@ -67,6 +69,30 @@ class House:
             now=now, ttl=ttl or timedelta(minutes=1),
         )  # fmt: skip
         return self.services.grant_key.sign(grant)
+
+    def device_grant(
+        self,
+        appointment_id: str,
+        publish: tuple[str, ...] = ("camera", "microphone"),
+        *,
+        ttl: timedelta = timedelta(hours=12),
+        watch: tuple[str, ...] = (),
+    ) -> str:
+        """A signed Grant as staff make for a device; a screen publishes nothing."""
+        now = self.services.clock.now()
+        role = "device" if publish else "display"
+        grant = new_grant(
+            room_id=RoomId(appointment_id), appointment_id=AppointmentId(appointment_id),
+            participant_id=ParticipantId(f"{role}-1"), role=role, label_zh="大厅设备",
+            label_bo=None, label_en=role, publish=publish, may_admit=False, may_end=False,
+            slot_ends_at=None, official_id=self.prefecture.official_id,
+            county_id=self.prefecture.units["513328"], now=now, ttl=ttl, watch=watch,
+        )  # fmt: skip
+        return self.services.grant_key.sign(grant)
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def session_of(self, appointment_id: str) -> Session | None:
         async with self.database.reading() as tx:
@@ -119,7 +145,11 @@ async def running_house(
     hub = Hub(services, node, open_recorder=open_recorder)
     await hub.start()
     app = FastAPI()
+    app.state.services = services
+    install_errors(app)
+    app.add_middleware(Guard)
     app.include_router(make_router(lambda: hub))
+    app.include_router(make_device_router(lambda: hub))
     server = uvicorn.Server(
         uvicorn.Config(
             app, host="127.0.0.1", port=0, ws="websockets-sansio", ws_max_size=MAX_MESSAGE_BYTES,
