@@ -38,6 +38,8 @@ IFF_NO_PI: Final = 0x1000  # plain IP packets, no header of the device's own
 STOP_TIMEOUT_S: Final = 5.0
 ROOT: Final = Path(__file__).resolve().parent.parent
 UNIMPAIRED: Final = Impairment()
+# A line is not late because browsers on the same machine are busy.
+AHEAD: Final = ("nice", "-n", "-10")
 
 
 class LabUnavailable(RuntimeError):
@@ -191,7 +193,7 @@ class NetLab:
                 _run(["ip", "link", "set", device, "netns", host.namespace])
                 _attach(host, device, other)
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.link", str(fd_a), str(fd_b), str(seed)],
+                [*AHEAD, sys.executable, "-m", "bench.link", str(fd_a), str(fd_b), str(seed)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(fd_a, fd_b),

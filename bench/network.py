@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from bench.callers import Caller, Numbers, aiortc_on, chromium_on
 from bench.link import Burst, Impairment
-from bench.netlab import ROOT, UNIMPAIRED, Host, Link, NetLab
+from bench.netlab import AHEAD, ROOT, UNIMPAIRED, Host, Link, NetLab
 from bench.network_server import PARTIES
 
 WARM_UP_S: Final = 5.0
@@ -78,7 +78,7 @@ CONDITIONS: Final = (
     _both("thin", "300 kbit/s each way", THIN, recorded=0.9),
     Condition(
         "thread-down", "100 kbit/s to the hall",
-        down=Impairment(rate_bps=100_000, queue_bytes=QUEUE_BYTES // 2),
+        down=Impairment(rate_bps=100_000, queue_bytes=QUEUE_BYTES // 2), wait_p95_ms=900,
     ),
 )  # fmt: skip
 
@@ -147,7 +147,7 @@ class _Server:
     async def on(cls, host: Host) -> "_Server":
         return cls(
             await asyncio.create_subprocess_exec(
-                *host.command([sys.executable, "-m", "bench.network_server", host.address]),
+                *host.command([*AHEAD, sys.executable, "-m", "bench.network_server", host.address]),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=16 * 1024 * 1024,
@@ -267,6 +267,10 @@ async def measure(call: Call, condition: Condition, seconds: float) -> dict[str,
         "seen_in_hall": _seen(bad.hall, last.hall, settled.hall),
         "seen_in_office": _seen(bad.office, last.office, settled.office),
         "repairs": _repairs(bad, last),
+        "relay_at_the_end": {
+            party: {name: state[name] for name in ("allowed_bps", "limit_bps", "is_held")}
+            for party, state in zip(PARTIES, last.server, strict=True)
+        },
     }
     row["goals"] = _goals(condition, row)
     row["ok"] = all(row["goals"].values())

@@ -159,8 +159,11 @@ class DrillServer:
             "recovered": {s.publication.name.name: s.recovered for s in sources},
             "unrecovered": {s.publication.name.name: s.unrecovered for s in sources},
             "resent": sum(s.resent for s in peer.leg.subscriptions.values()),
-            "uplink_bps": peer.leg.uplink_bps,
-            "estimate_bps": peer.leg.estimate_bps,
+            "allowed_bps": peer.leg.uplink.rate_bps,
+            "uplink_queue_ms": round(peer.leg.uplink.queue_ms),
+            "downlink_queue_ms": round(peer.leg.downlink.queue_ms),
+            "limit_bps": peer.leg.downlink.limit_bps(time.monotonic_ns()),
+            "is_held": peer.leg.downlink.is_held,
         }
 
     async def end(self, windows: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ by now; the node calls it every few milliseconds while there is something to wai
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -27,6 +28,7 @@ from aiortc.rtp import (
     clamp_packets_lost,
 )
 
+from media.bitrate import Downlink, Uplink, share_bps, slowest_bps
 from media.outlets import in_their_numbers, is_below_floor
 from media.rtp import (
     HEADER,
@@ -46,6 +48,8 @@ from media.sdp import ABS_SEND_TIME_EXTENSION, RTX_OF
 from media.tables import Leg, Publication, Source, Subscription
 from media.taps import MarkKind
 
+log = structlog.get_logger(__name__)
+
 MS: Final = 1_000_000  # nanoseconds
 SECOND: Final = 1_000_000_000
 
@@ -61,15 +65,10 @@ NACK_GIVE_UP_NS: Final = 1 * SECOND
 NACKS_PER_SECOND: Final = 300
 # Per subscription and second: 500 packets of 1,200 bytes are 4.8 Mbit/s, twice a good picture.
 RESENDS_PER_SECOND: Final = 500
-
-# What a camera may send. A VGA to 720p talking head wants no more; below the floor it is a slide
-# show, and there the picture may freeze so that sound stays whole.
-VIDEO_CAP_BPS: Final = 2_500_000
-VIDEO_FLOOR_BPS: Final = 150_000
-VIDEO_START_BPS: Final = 1_000_000
-ESTIMATE_FRESH_NS: Final = 10 * SECOND
-LOSS_LOW: Final = 0.02
-LOSS_HIGH: Final = 0.10
+# Between two reports a client is told of a lower rate at once, but not more often than this.
+ALLOW_EVERY_NS: Final = 200 * MS
+# While the line is full, repairs of the picture would only make it fuller.
+NACKS_WHEN_CONGESTED: Final = 20
 
 
 class Feedback:
@@ -152,6 +151,7 @@ class Feedback:
                 round_trip_ns = now_ns - target.report_sent_ns - held_ns
                 if 0 <= round_trip_ns < 10 * SECOND:
                     leg.round_trip_ns = round_trip_ns
+                    leg.downlink.round_trip(round_trip_ns / MS, leg.uplink.queue_ms, now_ns)
 
     def _payload_feedback(self, leg: Leg, packet: RtcpPsfbPacket, now_ns: int) -> None:
         if packet.fmt == RTCP_PSFB_PLI:
@@ -161,9 +161,8 @@ class Feedback:
                 self._keyframe_for(leg, int.from_bytes(packet.fci[at : at + 4], "big"), now_ns)
         elif packet.fmt == RTCP_PSFB_APP:
             estimate_bps = read_remb(packet)
-            if estimate_bps is not None:
-                leg.estimate_bps = estimate_bps
-                leg.estimate_at_ns = now_ns
+            if estimate_bps is not None and leg.downlink.estimated(estimate_bps, now_ns):
+                self._slow_senders_to(leg, now_ns)
 
     def _keyframe_for(self, leg: Leg, ssrc: int, now_ns: int) -> None:
         target = leg.subscriptions.get(ssrc)
@@ -296,59 +295,122 @@ class Feedback:
         if is_recorded and now_ns - source.publication.keyframe_asked_ns > SEEKABLE_EVERY_NS:
             self.want_keyframe(source.publication, now_ns)
 
+    # -- How fast ----------------------------------------------------------------------------
+
+    def sample(self, leg: Leg, now_ns: int) -> None:
+        """A few times a second: is a queue growing on the client's line to us?"""
+        flowing = [s for s in leg.sources.values() if s.publication.source is s]
+        moved = [s for s in flowing if s.received != s.received_sampled]
+        for source in moved:
+            source.received_sampled = source.received
+        is_cut = leg.uplink.sample(
+            now_ns,
+            packets=leg.packets_in,
+            octets=leg.bytes_in,
+            transits_ms={s.ssrc: s.transit * 1000 / s.clock_rate for s in moved},
+        )
+        if not moved:
+            return
+        if is_cut or not leg.allowed_at_ns:
+            # The first word comes early: a browser believes it whole only in its first two seconds.
+            self._allow(leg, now_ns)
+
+    def _allow(self, leg: Leg, now_ns: int) -> None:
+        """Tell the client how fast its pictures may be, between reports."""
+        if now_ns - leg.allowed_at_ns >= ALLOW_EVERY_NS:
+            allowance = _allowance(leg, now_ns)
+            if allowance:
+                leg.allowed_at_ns = now_ns
+                self._send_rtcp(leg, allowance)
+
+    def _slow_senders_to(self, leg: Leg, now_ns: int) -> None:
+        """The line to `leg` has become thinner: whoever it watches hears of it now."""
+        repairs = leg.downlink.repairs(now_ns, RESENDS_PER_SECOND)
+        for subscription in leg.subscriptions.values():
+            if subscription.publication.name.kind == "video":
+                subscription.resend_budget = min(subscription.resend_budget, repairs)
+                source = subscription.publication.source
+                if source is not None and source.leg.is_connected:
+                    self._allow(source.leg, now_ns)
+
+    def _review_downlink(self, leg: Leg, now_ns: int) -> None:
+        """Once a second: hold pictures back from a line that cannot carry them beside the sound,
+        or let them through again; and how many repairs it can take."""
+        videos = [s for s in leg.subscriptions.values() if s.publication.name.kind == "video"]
+        has_changed = leg.downlink.second(
+            now_ns,
+            video_octets=sum(s.octets for s in videos),
+            loss=max((s.loss for s in leg.subscriptions.values()), default=0.0),
+        )
+        repairs = leg.downlink.repairs(now_ns, RESENDS_PER_SECOND)
+        for subscription in leg.subscriptions.values():
+            is_picture = subscription.publication.name.kind == "video"
+            subscription.resend_budget = repairs if is_picture else RESENDS_PER_SECOND
+        if has_changed:
+            log.info(
+                "media_picture_held" if leg.downlink.is_held else "media_picture_resumed",
+                participant_id=leg.participant_id,
+            )
+            for subscription in videos:
+                leg.refresh(subscription.publication)
+
     # -- Once a second -----------------------------------------------------------------------
 
     def report(self, leg: Leg, now_ns: int) -> None:
         """The second's report to one client: what arrived of its streams, how fast it may send."""
-        for subscription in leg.subscriptions.values():
-            subscription.resend_budget = RESENDS_PER_SECOND
+        self._review_downlink(leg, now_ns)
         current = [s for s in leg.sources.values() if s.publication.source is s]
         expected = sum(s.advanced - s.advanced_reported for s in current)
         received = sum(s.received - s.received_reported for s in current)
         leg.loss_in = max(0.0, 1 - received / expected) if expected else 0.0
         reports = [_receiver_report(source, now_ns) for source in current]
         for source in current:
-            source.nack_budget = NACKS_PER_SECOND
+            is_full = leg.uplink.is_congested and source.publication.name.kind == "video"
+            source.nack_budget = NACKS_WHEN_CONGESTED if is_full else NACKS_PER_SECOND
             source.advanced_reported = source.advanced
             source.received_reported = source.received
             self._keep_seekable(source, now_ns)
         if not reports:
             return
+        leg.uplink.second(now_ns, leg.loss_in)
         data = build_receiver_report(leg.local_ssrc, reports, "reception")
-        video = [s for s in current if s.publication.name.kind == "video"]
-        if video:
-            leg.uplink_bps = next_uplink_bps(leg.uplink_bps, leg.loss_in)
-            total_bps = sum(min(leg.uplink_bps, _receivers_limit(s, now_ns)) for s in video)
-            data += build_remb(leg.local_ssrc, total_bps, [s.ssrc for s in video])
-        self._send_rtcp(leg, data)
+        allowance = _allowance(leg, now_ns)
+        if allowance:
+            leg.allowed_at_ns = now_ns
+        self._send_rtcp(leg, data + allowance)
 
     def allow_start(self, leg: Leg) -> None:
-        """Let a client that has just connected begin with a decent picture."""
-        leg.uplink_bps = VIDEO_START_BPS
+        """A client has just connected: nothing is known of its line yet."""
+        leg.uplink, leg.downlink = Uplink(), Downlink()
 
 
-def next_uplink_bps(present_bps: int, loss: float) -> int:
-    """How much one video stream may send in the next second, given the loss in the last one.
+def _allowance(leg: Leg, now_ns: int) -> bytes:
+    """The REMB for a client's pictures: what its line carries, and what its receivers can take."""
+    videos = [
+        s
+        for s in leg.sources.values()
+        if s.publication.source is s and s.publication.name.kind == "video"
+    ]
+    if not videos:
+        return b""
+    taken_bps = sum(_receivers_limit(source.publication, now_ns) for source in videos)
+    ssrcs = [source.ssrc for source in videos]
+    return build_remb(leg.local_ssrc, min(leg.uplink.rate_bps, taken_bps), ssrcs)
 
-    Up by half while the line is clean, down with the loss when it is not; between, hold.
-    """
-    if loss > LOSS_HIGH:
-        present_bps = int(present_bps * (1 - loss / 2))
-    elif loss < LOSS_LOW:
-        present_bps = present_bps * 3 // 2
-    return min(max(present_bps, VIDEO_FLOOR_BPS), VIDEO_CAP_BPS)
 
-
-def _receivers_limit(source: Source, now_ns: int) -> int:
+def _receivers_limit(publication: Publication, now_ns: int) -> int:
     """What the slowest receiver of this video can take, its line shared evenly by its videos."""
-    limit_bps = VIDEO_CAP_BPS
-    for target in (*source.publication.targets, *source.publication.translated):
-        leg = target.leg
-        if not leg.estimate_bps or now_ns - leg.estimate_at_ns > ESTIMATE_FRESH_NS:
-            continue
-        videos = {id(s) for s in leg.subscriptions.values() if s.rtx_ssrc and s.packets}
-        limit_bps = min(limit_bps, leg.estimate_bps // max(1, len(videos)))
-    return max(limit_bps, VIDEO_FLOOR_BPS)
+    limits = []
+    for subscription in publication.subscriptions:
+        leg = subscription.leg
+        if subscription.is_wanted and leg.is_connected and leg.downlink.is_asking(now_ns):
+            videos = [
+                s
+                for s in leg.subscriptions.values()
+                if s.is_wanted and s.publication.name.kind == "video" and s.publication.is_open
+            ]
+            limits.append(share_bps(leg.downlink.limit_bps(now_ns), len(videos)))
+    return slowest_bps(limits)
 
 
 def _receiver_report(source: Source, now_ns: int) -> RtcpReceiverInfo:

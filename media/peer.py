@@ -67,6 +67,8 @@ SILENT_AFTER_NS = 1500 * MS
 LISTENER_SILENT_AFTER_NS = 7000 * MS
 # RFC 7675: consent to be sent to expires 30 s after the last sign of it.
 CONSENT_NS = 30_000 * MS
+# Numbers left out after a pause: twice what a straggler can reach back (the caches' size).
+PAUSE_JUMP = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,20 +390,24 @@ class Peer:
         publication.is_open = publication.is_live and not publication.is_muted
         if publication.is_open != was_open and source is not None:
             source.is_anchored = False
-        before = set(map(id, (*publication.targets, *publication.translated)))
+        flowed = (*publication.targets, *publication.translated)
         able = tuple(
             s
             for s in publication.subscriptions
             if publication.is_open
             and s.is_wanted
             and s.leg.is_connected
+            and not (s.leg.downlink.is_held and publication.name.kind == "video")
             and (source is None or source.payload_type in s.payload_types)
         )
         publication.targets = tuple(s for s in able if s.numbers is None)
         publication.translated = tuple(s for s in able if s.numbers is not None)
-        fresh = [s for s in able if id(s) not in before]
+        fresh = [s for s in able if s not in flowed]
         for subscription in fresh:
             _start(subscription)
+        for subscription in flowed:
+            if subscription not in able:
+                _pause(subscription)
         self._transports.open_track(publication)
         if fresh or (publication.is_open and not was_open):
             self._transports.feedback.want_keyframe(publication, self._transports.now_ns())
@@ -448,6 +454,7 @@ class Peer:
             return
         if not leg.is_connected:
             return
+        self._transports.feedback.sample(leg, now_ns)
         silent_ns = now_ns - leg.last_packet_ns
         is_sending = any(
             p.source is not None and p.source.leg is leg and not p.is_muted
@@ -713,6 +720,27 @@ def _start(subscription: Subscription) -> None:
         subscription.is_started = True
         first = secrets.randbits(14)
         subscription.seq_offset = (first - subscription.publication.next_seq) & 0xFFFF
+    elif subscription.paused_seq >= 0:
+        _resume(subscription)
+
+
+def _pause(subscription: Subscription) -> None:
+    """Nothing goes to this receiver for a while, whatever the publication does meanwhile."""
+    publication = subscription.publication
+    subscription.paused_seq = (publication.next_seq + subscription.seq_offset) & 0xFFFF
+    subscription.paused_at_ns = publication.last_arrival_ns
+
+
+def _resume(subscription: Subscription) -> None:
+    """Go on at a number near the last one, however long the pause was (half a round further and
+    the receiver could not decrypt any more), and far enough from it that no straggler from the
+    pause can fall on a number that has been used."""
+    publication = subscription.publication
+    if publication.last_arrival_ns != subscription.paused_at_ns:
+        first = subscription.paused_seq + PAUSE_JUMP
+        subscription.seq_offset = (first - publication.next_seq) & 0xFFFF
+        subscription.floor = publication.next_seq  # what it missed meanwhile it is not owed
+    subscription.paused_seq = -1
 
 
 def _retire(subscription: Subscription) -> None:

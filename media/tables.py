@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from core.ids import ParticipantId
+from media.bitrate import Downlink, Uplink
 from media.events import MediaEvent
 from media.ice import Credentials
 from media.socket import Address
@@ -34,6 +35,7 @@ class Leg:
 
     __slots__ = (
         "address",
+        "allowed_at_ns",
         "bytes_in",
         "bytes_out",
         "connected_at_ns",
@@ -41,8 +43,7 @@ class Leg:
         "credentials",
         "declared",
         "declared_repairs",
-        "estimate_at_ns",
-        "estimate_bps",
+        "downlink",
         "inbound",
         "is_connected",
         "last_packet_ns",
@@ -67,7 +68,7 @@ class Leg:
         "subscriptions",
         "tap",
         "tx",
-        "uplink_bps",
+        "uplink",
     )
 
     def __init__(
@@ -118,10 +119,10 @@ class Leg:
         self.rejected = 0  # failed SRTP authentication, replayed, or of no use
         self.round_trip_ns = 0  # 0 = not measured yet
         self.loss_in = 0.0  # fraction lost on the way to us, over the last report interval
-        # What the client says it can receive (REMB) and what we let it send. bits per second.
-        self.estimate_bps = 0
-        self.estimate_at_ns = 0
-        self.uplink_bps = 0
+        # How fast its client may send, how fast it can receive (media/bitrate.py).
+        self.uplink = Uplink()
+        self.downlink = Downlink()
+        self.allowed_at_ns = 0  # when it was last told (REMB); 0 = never
 
 
 class Publication:
@@ -203,6 +204,7 @@ class Source:
         "publication",
         "received",
         "received_reported",
+        "received_sampled",
         "recovered",
         "report_arrival_ns",
         "report_ntp",
@@ -239,6 +241,7 @@ class Source:
         self.unrecovered = 0  # given up
         self.advanced_reported = 0
         self.received_reported = 0
+        self.received_sampled = 0
         self.jitter = 0.0  # in timestamp units
         self.transit = 0
         self.last_timestamp = -1
@@ -266,6 +269,8 @@ class Subscription:
         "numbers",
         "octets",
         "packets",
+        "paused_at_ns",
+        "paused_seq",
         "payload_types",
         "publication",
         "report_ntp_middle",
@@ -298,6 +303,10 @@ class Subscription:
         self.numbers: Mapping[int, int] | None = None
         self.timestamp_offset = 0
         self.floor = -1
+        # While nothing is forwarded here: the number that was next on this wire, and the arrival of
+        # the publication's last packet before; -1 while it flows.
+        self.paused_seq = -1
+        self.paused_at_ns = 0
         self.packets = 0
         self.octets = 0
         self.resent = 0

@@ -10,6 +10,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
+from media.bitrate import VIDEO_CAP_BPS, VIDEO_FLOOR_BPS
 from media.events import SpeakingChanged, TrackStarted
 from media.feedback import (
     KEYFRAME_INTERVAL_NS,
@@ -17,9 +18,6 @@ from media.feedback import (
     NACK_PATIENCE_NS,
     NACK_RETRY_NS,
     RESENDS_PER_SECOND,
-    VIDEO_CAP_BPS,
-    VIDEO_FLOOR_BPS,
-    next_uplink_bps,
 )
 from media.journal import MarkKind
 from media.router import MAX_SOURCES_PER_LEG
@@ -448,7 +446,7 @@ def test_the_publisher_hears_every_second_what_arrived(relay: Relay) -> None:
 
 def test_the_slowest_receiver_limits_the_sender(relay: Relay) -> None:
     relay.receive(relay.alice, rtp(1))
-    relay.alice.leg.uplink_bps = VIDEO_CAP_BPS
+    relay.alice.leg.uplink.rate_bps = VIDEO_CAP_BPS
     relay.feedback.receive(relay.bob.leg, build_remb(1, 700_000, [relay.to_bob.ssrc]), 0)
     relay.feedback.report(relay.alice.leg, SECOND)
     assert limits(relay)[-1] == pytest.approx(700_000, rel=0.01)
@@ -468,12 +466,50 @@ def limits(relay: Relay) -> list[int]:
     return [limit for limit in found if limit is not None]
 
 
-def test_a_lossy_uplink_is_slowed_and_a_clean_one_sped_up_within_bounds() -> None:
-    assert next_uplink_bps(1_000_000, 0.2) < 1_000_000
-    assert next_uplink_bps(1_000_000, 0.05) == 1_000_000
-    assert next_uplink_bps(1_000_000, 0.0) > 1_000_000
-    assert next_uplink_bps(VIDEO_CAP_BPS, 0.0) == VIDEO_CAP_BPS
-    assert next_uplink_bps(VIDEO_FLOOR_BPS, 1.0) == VIDEO_FLOOR_BPS
+def test_a_receiver_whose_line_thins_slows_its_senders_at_once_and_not_too_often(
+    relay: Relay,
+) -> None:
+    relay.receive(relay.alice, rtp(1))
+    for at_ms, estimate_bps in ((1000, 900_000), (1300, 300_000), (1400, 200_000)):
+        remb = build_remb(1, estimate_bps, [relay.to_bob.ssrc])
+        relay.feedback.receive(relay.bob.leg, remb, at_ms * MS)
+    assert limits(relay) == [pytest.approx(900_000, rel=0.01), pytest.approx(300_000, rel=0.01)]
+
+
+def test_a_thin_line_is_not_filled_with_repairs(relay: Relay) -> None:
+    for seq in range(1, 101):
+        relay.receive(relay.alice, rtp(seq))
+    remb = build_remb(1, 200_000, [relay.to_bob.ssrc])
+    relay.feedback.receive(relay.bob.leg, remb, SECOND)
+    first = relay.camera.next_seq - 100
+    lost = [(first + n + relay.to_bob.seq_offset) & 0xFFFF for n in range(100)]
+    relay.feedback.receive(relay.bob.leg, build_nack(1, relay.to_bob.ssrc, lost), SECOND)
+    assert 0 < len(relay.repairs) < 40
+
+
+def test_the_first_word_on_speed_comes_with_the_first_sample(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1))
+    relay.feedback.sample(relay.alice.leg, SECOND)
+    relay.feedback.sample(relay.alice.leg, SECOND + 250 * MS)
+    assert limits(relay) == [pytest.approx(1_000_000, rel=0.01)]
+
+
+def test_a_queue_on_the_way_to_us_slows_the_picture_at_once(relay: Relay) -> None:
+    seq, told = 0, []
+    for at_ms in range(0, 6000, 20):  # from the third second on every packet comes 2 ms later
+        late_ms = max(0, at_ms - 3000) // 10
+        stamp = at_ms * 48
+        relay.receive(relay.alice, rtp(at_ms // 20, ssrc=2222, payload_type=111,
+                                       timestamp=stamp), (at_ms + late_ms) * MS)  # fmt: skip
+        for _ in range(2):
+            picture = rtp(seq, timestamp=at_ms * 90, payload=bytes(1000))
+            relay.receive(relay.alice, picture, (at_ms + late_ms) * MS)
+            seq += 1
+        if at_ms % 260 == 0:
+            relay.feedback.sample(relay.alice.leg, (at_ms + late_ms) * MS)
+            told += limits(relay)
+    assert told[0] == pytest.approx(1_000_000, rel=0.01)
+    assert told[-1] < 700_000
 
 
 def test_malformed_rtcp_is_counted_and_ignored(relay: Relay) -> None:

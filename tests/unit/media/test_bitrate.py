@@ -1,0 +1,209 @@
+"""Sound first: a picture shrinks before a queue grows long, and only as far as it must."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from media.bitrate import (
+    HOLD_FIRST_NS,
+    LOSS_FLOOR_BPS,
+    MS,
+    OVERHEAD_BYTES,
+    SECOND,
+    SOUND_BPS,
+    VIDEO_CAP_BPS,
+    VIDEO_FLOOR_BPS,
+    VIDEO_START_BPS,
+    Downlink,
+    Uplink,
+    share_bps,
+    slowest_bps,
+)
+
+
+@dataclass
+class Line:
+    """A sender that obeys, behind a line of `capacity_bps` with a queue; 50 ms a step."""
+
+    uplink: Uplink
+    capacity_bps: int = 10_000_000
+    extra_ms: float = 0.0
+    loss: float = 0.0
+    wants_bps: int = 1_200_000
+    now_ns: int = SECOND
+    queue_bits: float = 0.0
+    packets: int = 0
+    octets: int = 0
+    longest_ms: float = 0.0
+    cuts: int = 0
+
+    def run(self, seconds: float) -> None:
+        for step in range(int(seconds * 20)):
+            self.now_ns += 50 * MS
+            offered = SOUND_BPS + min(self.wants_bps, self.uplink.rate_bps) / 0.93
+            room = min(self.capacity_bps * 0.53, 160_000) + self.capacity_bps / 20
+            self.queue_bits = min(self.queue_bits + offered / 20, room)
+            passed = min(self.queue_bits, self.capacity_bps / 20)
+            self.queue_bits -= passed
+            self.packets += 4
+            self.octets += int(passed / 8) - 4 * OVERHEAD_BYTES
+            if step % 5 == 4:
+                self.cuts += self.uplink.sample(
+                    self.now_ns, packets=self.packets, octets=self.octets,
+                    transits_ms={1: 7000 + self.extra_ms + self.queue_ms},
+                )  # fmt: skip
+                self.longest_ms = max(self.longest_ms, self.uplink.queue_ms)
+            if step % 20 == 19:
+                self.uplink.second(self.now_ns, self.loss)
+
+    @property
+    def queue_ms(self) -> float:
+        return self.queue_bits * 1000 / self.capacity_bps
+
+
+def test_a_good_line_is_allowed_more_and_more_up_to_the_cap() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    assert line.uplink.rate_bps == VIDEO_CAP_BPS
+    assert line.cuts == 0
+
+
+def test_a_line_that_becomes_thin_loses_its_queue_within_seconds_and_stays_short() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    line.capacity_bps = 300_000
+    line.run(4)
+    assert line.queue_ms < 80
+    line.longest_ms = 0
+    line.run(30)
+    assert line.longest_ms < 200
+    assert 120_000 < line.uplink.rate_bps < 280_000  # and is used
+
+
+def test_a_line_that_recovers_is_used_again() -> None:
+    line = Line(Uplink(), capacity_bps=300_000)
+    line.run(10)
+    line.capacity_bps = 5_000_000
+    line.run(45)
+    assert line.uplink.rate_bps > 1_000_000
+
+
+def test_a_longer_way_is_not_a_queue() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    line.extra_ms = 150
+    line.run(15)
+    assert line.cuts <= 4
+    assert line.uplink.rate_bps > 500_000
+
+
+def test_jitter_of_thirty_milliseconds_cuts_nothing() -> None:
+    line = Line(Uplink())
+    for n in range(40):
+        line.extra_ms = (n * 7) % 31
+        line.run(0.5)
+    assert line.cuts == 0
+
+
+def test_another_stream_is_measured_from_its_own_zero() -> None:
+    uplink = Uplink()
+    uplink.sample(SECOND, packets=0, octets=0, transits_ms={1: 5})
+    for n in range(2, 10):
+        assert not uplink.sample(
+            n * SECOND, packets=n * 50, octets=n * 90_000, transits_ms={2: 90_000}
+        )
+
+
+def test_what_delays_one_stream_only_is_its_sender() -> None:
+    uplink = Uplink()
+    for n in range(1, 20):
+        late_ms = 0 if n < 10 else 400
+        transits_ms = {1: 20 + late_ms, 2: 9000}
+        assert not uplink.sample(
+            n * SECOND, packets=n * 50, octets=n * 90_000, transits_ms=transits_ms
+        )
+
+
+def test_loss_without_delay_slows_a_picture_but_does_not_take_it_away() -> None:
+    uplink = Uplink()
+    for n in range(30):
+        uplink.second(n * SECOND, 0.2)
+    assert uplink.rate_bps == LOSS_FLOOR_BPS
+    for n in range(30, 60):
+        uplink.second(n * SECOND, 0.5)
+    assert uplink.rate_bps == VIDEO_FLOOR_BPS
+
+
+def test_a_little_loss_changes_nothing() -> None:
+    uplink = Uplink()
+    uplink.second(SECOND, 0.05)
+    assert uplink.rate_bps == VIDEO_START_BPS
+
+
+def watch(downlink: Downlink, seconds: range, *, sent_bps: int, loss: float = 0.0) -> list[int]:
+    """The seconds in which the picture was held or let through."""
+    return [
+        n for n in seconds if downlink.second(n * SECOND, video_octets=n * sent_bps // 8, loss=loss)
+    ]
+
+
+def test_a_receivers_own_estimate_is_its_limit_while_fresh() -> None:
+    downlink = Downlink()
+    assert downlink.limit_bps(0) == VIDEO_CAP_BPS
+    assert downlink.estimated(700_000, SECOND)
+    assert not downlink.estimated(690_000, SECOND)
+    assert downlink.limit_bps(2 * SECOND) == 690_000
+    assert downlink.limit_bps(60 * SECOND) == VIDEO_CAP_BPS
+
+
+def test_a_line_too_thin_for_any_picture_is_left_to_the_sound_and_tried_again_later() -> None:
+    downlink = Downlink()
+    watch(downlink, range(1, 5), sent_bps=500_000)
+    downlink.estimated(30_000, 5 * SECOND)
+    assert watch(downlink, range(5, 9), sent_bps=500_000) == [6]
+    assert downlink.is_held
+    resume_ns = 6 * SECOND + HOLD_FIRST_NS
+    assert not downlink.is_asking(7 * SECOND)
+    assert downlink.is_asking(resume_ns - 500 * MS)  # the sender slows down first
+    assert downlink.limit_bps(resume_ns - 500 * MS) < 100_000
+    assert watch(downlink, range(9, 17), sent_bps=500_000) == [16]
+    assert not downlink.is_held
+
+
+def test_every_failed_try_doubles_the_wait() -> None:
+    downlink = Downlink()
+    changes = []
+    for n in range(1, 120):
+        downlink.estimated(30_000, n * SECOND)
+        changes += watch(downlink, range(n, n + 1), sent_bps=500_000)
+    held_for = [b - a for a, b in zip(changes[::2], changes[1::2], strict=False)]
+    assert held_for == [10, 20, 40]
+
+
+def test_a_round_trip_that_grows_slows_senders_unless_the_queue_is_the_clients_own() -> None:
+    own, other = Downlink(), Downlink()
+    for downlink, uplink_queue_ms in ((own, 0.0), (other, 480.0)):
+        watch(downlink, range(1, 4), sent_bps=1_000_000)
+        downlink.round_trip(20, 0, 3 * SECOND)
+        downlink.round_trip(500, uplink_queue_ms, 4 * SECOND)
+        watch(downlink, range(4, 6), sent_bps=1_000_000)
+    assert own.limit_bps(6 * SECOND) == pytest.approx(700_000, rel=0.05)
+    assert other.limit_bps(6 * SECOND) == VIDEO_CAP_BPS
+
+
+def test_repairs_fit_in_beside_the_picture() -> None:
+    downlink = Downlink()
+    downlink.estimated(1_500_000, 5 * SECOND)
+    watch(downlink, range(1, 6), sent_bps=1_000_000)
+    assert downlink.repairs(6 * SECOND, 500) == 500_000 // (8 * 1150)
+    downlink.estimated(200_000, 6 * SECOND)
+    assert 1 <= downlink.repairs(6 * SECOND, 500) <= 5
+    assert downlink.repairs(6 * SECOND, 2) == 2
+
+
+def test_pictures_share_a_line_and_the_slowest_receiver_counts() -> None:
+    assert share_bps(600_000, 2) == 300_000
+    assert share_bps(600_000, 0) == 600_000
+    assert share_bps(60_000, 4) == VIDEO_FLOOR_BPS
+    assert slowest_bps([900_000, 300_000]) == 300_000
+    assert slowest_bps([]) == VIDEO_CAP_BPS
