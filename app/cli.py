@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -102,24 +102,104 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+Against = Annotated[str | None, typer.Option(help="janus: Debian's Janus in turns with ours.")]
+Save = Annotated[Path | None, typer.Option(help="Keep all rows in this file.")]
+
+
 @bench.command("media")
 def bench_media(
-    calls: Annotated[int, typer.Option(min=1, max=200)] = 10,
+    *,
+    calls: Annotated[str, typer.Option(help="How many at once; several by commas.")] = "10",
     seconds: Annotated[int, typer.Option(min=2, max=3600)] = 20,
+    against: Against = None,
+    repeat: Annotated[int, typer.Option(min=1, max=100, help="Rounds, with --against.")] = 1,
+    save: Save = None,
     as_json: AsJson = False,
 ) -> None:
     """CPU, loss and delay of recorded two-party calls through the relay, on loopback."""
-    from bench.media_load import run
+    from bench.media_load import in_words, run
 
-    result = run(calls, seconds)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    typer.echo(
-        f"{result['calls']} calls: {result['cpu_s_per_call_min']:.2f} CPU-s per call-minute, "
-        f"{result['lost']} packets lost, delay p50 {result['delay_ms']['p50']:.2f} ms, "
-        f"p99 {result['delay_ms']['p99']:.2f} ms"
-    )
+    numbers = _numbers(calls, 200)
+    rows: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        rows.append(row)
+        typer.echo(json.dumps(row) if as_json else in_words(row))
+
+    if _is_against_janus(against):
+        from bench.janus import JanusMissing
+        from bench.janus_beside import run as run_beside
+
+        try:
+            rows.append(run_beside(numbers, repeat, seconds, tell))
+        except JanusMissing as missing:
+            typer.echo(str(missing), err=True)
+            raise typer.Exit(2) from missing
+        typer.echo(json.dumps(rows[-1]))
+    else:
+        for number in numbers:
+            tell(run(number, seconds))
+    _save(save, rows)
+
+
+@bench.command("capacity")
+def bench_capacity(against: Against = None, save: Save = None, as_json: AsJson = False) -> None:
+    """How many recorded calls one core holds: nothing lost, p99 of the delay below 5 ms."""
+    from bench.capacity import TooFewCores, in_words, run
+    from bench.janus import JanusMissing
+
+    rows: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        rows.append(row)
+        typer.echo(json.dumps(row) if as_json else in_words(row))
+
+    try:
+        rows.append(run(tell, with_janus=_is_against_janus(against)))
+    except (JanusMissing, TooFewCores) as missing:
+        typer.echo(str(missing), err=True)
+        raise typer.Exit(2) from missing
+    typer.echo(json.dumps(rows[-1]))
+    _save(save, rows)
+
+
+@bench.command("scale")
+def bench_scale(
+    seconds: Annotated[int, typer.Option(min=1, max=600)] = 10,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """CPU per packet at 1 to 40 calls, and per copy in rooms of 2, 4 and 8."""
+    from bench.scale import in_words, run
+
+    rows: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        rows.append(row)
+        typer.echo(json.dumps(row) if as_json else in_words(row))
+
+    rows.append(run(seconds, tell))
+    typer.echo(json.dumps(rows[-1]))
+    _save(save, rows)
+
+
+def _numbers(text: str, most: int) -> list[int]:
+    """`1,10,20` as numbers from 1 to `most`."""
+    numbers = [int(part) if part.isdecimal() else 0 for part in text.replace(" ", "").split(",")]
+    if not all(1 <= number <= most for number in numbers):
+        raise typer.BadParameter(f"Give numbers from 1 to {most}, with commas between them.")
+    return numbers
+
+
+def _is_against_janus(against: str | None) -> bool:
+    if against not in (None, "janus"):
+        raise typer.BadParameter("Only janus can be measured against.")
+    return against is not None
+
+
+def _save(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 Directory = Annotated[

@@ -14,7 +14,7 @@ import av
 
 from media.ffmpeg import ffmpeg_path
 
-SECONDS: Final = 10
+SECONDS: Final = 4
 FRAMES_PER_S: Final = 30
 SOUNDS_PER_S: Final = 50
 PIECE_BYTES: Final = 1096
@@ -37,7 +37,7 @@ class Clip:
 
 
 def make_clip(path: Path) -> None:
-    """Encode the clip into `path`, a Matroska file. Takes a few seconds.
+    """Encode the clip into `path`, a Matroska file. Takes a second or two.
 
     Raises CalledProcessError if ffmpeg refuses.
     """

@@ -9,7 +9,6 @@ Janus gathers no loopback candidates, so it is spoken to at the machine's own ad
 machine sends to its own address stays on the loopback device all the same.
 """
 
-import contextlib
 import itertools
 import json
 import re
@@ -24,9 +23,12 @@ from typing import Any, Final, Self
 
 from aioice.ice import get_host_addresses
 
-from bench.media_load import Load, on_core
+from bench.media_load import Load, Recipe, on_core
 
 START_TIMEOUT_S: Final = 10.0
+START_ATTEMPTS: Final = 5
+READY: Final = ("Unix Sockets thread started", "Unix Sockets transport plugin initialized")
+GAVE_UP: Final = "Unix Sockets thread ended"
 ANSWER_TIMEOUT_S: Final = 20.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 PARTIES: Final = 2
@@ -37,6 +39,7 @@ _MISSING: Final = {
     "systemctl disable --now janus.",
     "janus-pp-rec": "janus-pp-rec is not installed. On Debian: apt install janus-tools.",
     "ffmpeg": "ffmpeg is not installed. On Debian: apt install ffmpeg.",
+    "ffprobe": "ffprobe is not installed. On Debian: apt install ffmpeg.",
 }
 
 
@@ -86,25 +89,18 @@ class Janus:
     def __init__(self, rooms: int, core: int | None = None) -> None:
         require()
         self._rooms = rooms
+        self._core = core
         self._address = _own_address()
+        self._transactions = itertools.count(1)
+        self._handles: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
         self.directory = Path(tempfile.mkdtemp(prefix="janus-bench-"))
         try:
             self._configure()
-            with on_core(core), (self.directory / "janus.log").open("wb") as log:
-                self._process = subprocess.Popen(
-                    ["janus", "--configs-folder", str(self.directory), "--disable-colors"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-        except BaseException:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise
-        self.pid = self._process.pid
-        self._transactions = itertools.count(1)
-        self._handles: list[int] = []
-        try:
-            self._socket = self._connect()
+            self.pid = self._start()
+            self._socket.connect(str(self.directory / "api"))
             self._session = self._ask({"janus": "create"})["data"]["id"]
         except BaseException:
             self.close()
@@ -135,7 +131,7 @@ class Janus:
             f"""general: {{
   configs_folder = "{self.directory}"
 {folders}
-  debug_level = 2
+  debug_level = 4
   session_timeout = 0
 }}
 nat: {{
@@ -157,23 +153,48 @@ nat: {{
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text, encoding="utf-8")
 
-    def _connect(self) -> socket.socket:
-        api = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        api.settimeout(ANSWER_TIMEOUT_S)
-        until = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                api.connect(str(self.directory / "api"))
-                return api
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > until:
-                    api.close()
-                    raise JanusRefused(f"Janus did not start:\n{self._last_words()}") from None
+    def _start(self) -> int:
+        """The pid of a Janus that listens.
+
+        1.1.2 may give up while it starts: its socket thread ends at once if it runs before the
+        plugin has marked itself as ready. That says nothing about calls, so it is started again.
+        """
+        for _ in range(START_ATTEMPTS):
+            with on_core(self._core), (self.directory / "janus.log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    # If we are killed, so is it: it would serve on for ever.
+                    [
+                        *("setpriv", "--pdeathsig", "TERM", "janus"),
+                        *("--configs-folder", str(self.directory), "--disable-colors"),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            until = time.monotonic() + START_TIMEOUT_S
+            while self._process.poll() is None and time.monotonic() < until:
+                said = self._log()
+                if all(word in said for word in READY) and GAVE_UP not in said:
+                    return self._process.pid
                 time.sleep(0.05)
+            self._end_process()
+        raise JanusRefused(f"Janus did not start:\n{self._last_words()}")
+
+    def _end_process(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _log(self) -> str:
+        return (self.directory / "janus.log").read_text(encoding="utf-8", errors="replace")
 
     def _last_words(self) -> str:
-        text = (self.directory / "janus.log").read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-12:])
+        return "\n".join(self._log().splitlines()[-12:])
 
     # -- Its API ---------------------------------------------------------------------------------
 
@@ -184,7 +205,7 @@ nat: {{
         while True:
             try:
                 answer: dict[str, Any] = json.loads(self._socket.recv(MAX_MESSAGE_BYTES))
-            except (TimeoutError, ValueError):
+            except (OSError, ValueError):
                 raise JanusRefused(f"Janus did not answer:\n{self._last_words()}") from None
             if answer.get("transaction") != transaction or answer["janus"] == "ack":
                 continue  # an event: media began, a publisher joined
@@ -283,24 +304,32 @@ nat: {{
     def count(self) -> dict[str, Any]:
         return {}
 
-    def hang_up(self) -> list[list[Path]]:
-        """End the calls. The `.mjr` files of each party, in the order of the callers."""
+    def hang_up(self) -> Recipe:
         for handle in self._handles[1:]:  # the first keeps the rooms
             self._ask({"janus": "detach", "session_id": self._session, "handle_id": handle})
-        folder = self.directory / "recordings"
-        return [
-            sorted(folder.glob(f"caller{caller}-*.mjr")) for caller in range(PARTIES * self._rooms)
+        folder = self.directory / "files"
+        folder.mkdir()
+        callers = PARTIES * self._rooms
+        commands = [command for caller in range(callers) for command in self._finish(caller)]
+        return Recipe(commands, folder, callers)
+
+    def _finish(self, caller: int) -> list[list[str]]:
+        """Each track out of its own recording, then both into one file."""
+        folder = self.directory / "files"
+        sound, picture = folder / f"{caller}.opus", folder / f"{caller}.webm"
+        party = folder / f"party-{caller}.webm"
+        tracks = {"audio": sound, "video": picture}
+        recordings = self.directory / "recordings"
+        commands = [
+            ["janus-pp-rec", str(next(recordings.glob(f"caller{caller}-{kind}-*.mjr"))), str(file)]
+            for kind, file in tracks.items()
         ]
+        mux = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(picture), "-i", str(sound)]
+        return [*commands, [*mux, "-c", "copy", str(party)]]
 
     def close(self) -> None:
-        with contextlib.suppress(AttributeError):  # it may never have been connected
-            self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._socket.close()
+        self._end_process()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:

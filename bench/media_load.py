@@ -1,8 +1,8 @@
 """What does a recorded two-party call cost the server, and how late are its packets?
 
-The server (MediaNode with the real Recorder) is a child process; the callers (bench/caller.py) are
-others. CPU is the server process's own, over the measured window, by its CPU clock; delay is what
-the callers see, from just before `send` to just after `recv`.
+The server (MediaNode with the real Recorder) is a child process, and so are the callers
+(bench/media_caller.py). CPU is the server process's own, over the measured window, by its CPU
+clock; delay is what the callers see, from just before `send` to just after `recv`.
 
     run(calls, seconds) -> {"calls", "cpu_s_per_call_min", "packets_in", "packets_out", "lost",
                             "delay_ms": {"p50", "p99"}, …}
@@ -27,8 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-from bench.caller import messages, replying
 from bench.clip import make_clip
+from bench.media_caller import messages, replying
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
 from core.log import configure_logging
@@ -38,7 +38,7 @@ from media.tracks import TrackName
 
 CALLERS_PER_LOAD_PROCESS: Final = 40
 WARM_UP_S: Final = 1.0
-DRAIN_S: Final = 0.5
+DRAIN_S: Final = 2.0
 HOUSE: Final = Path(__file__).resolve().parent.parent
 
 
@@ -54,8 +54,23 @@ class Gateway(Protocol):
     def count(self) -> dict[str, Any]:
         """What the server says of itself; ours only."""
 
+    def hang_up(self) -> "Recipe":
+        """End the calls and the recordings; how to make them playable."""
+
     def close(self) -> None:
         """End the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How recordings become one playable file for each party: commands to run in turn.
+
+    Their files appear in `folder`, named `party-…`; `parties` is how many there must be.
+    """
+
+    commands: list[list[str]]
+    folder: Path
+    parties: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +107,21 @@ def measure(
     seconds: float,
     parties: int = 2,
     core: int | None = None,
+    callers_per_process: int = CALLERS_PER_LOAD_PROCESS,
 ) -> dict[str, Any]:
     """Drive `rooms` rooms of `parties` through a gateway that has just been started.
 
     `core`: where the callers must run; None is anywhere. The gateway is left with its calls up.
+    Raises RuntimeError if a process of the callers fails.
     """
-    per_process = max(1, CALLERS_PER_LOAD_PROCESS // parties)
+    per_process = max(1, callers_per_process // parties)
     shares = [min(per_process, rooms - at) for at in range(0, rooms, per_process)]
     with ExitStack() as stack:
         loads = [
             Load(
-                stack.enter_context(Child("bench.caller", str(clip), str(parties - 1), core=core)),
+                stack.enter_context(
+                    Child("bench.media_caller", str(clip), str(parties - 1), core=core)
+                ),
                 share * parties,
             )
             for share in shares
@@ -117,15 +136,16 @@ def measure(
         cpu_after_s = cpu_s(gateway.pid)
         busy_kib = resident_kib(gateway.pid)
         results = [load.child.hear() for load in loads]
-    row = _summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results)
-    row |= {
+    return {
+        "server": gateway.name,
         "calls": rooms,
         "parties": parties,
-        "server": gateway.name,
+        **_summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results),
         "server_rss_mib": busy_kib // 1024,
         "rss_mib_per_call": round((busy_kib - idle_kib) / 1024 / rooms, 2),
+        **gateway.count(),
+        **circumstances(),
     }
-    return row | gateway.count()
 
 
 def _summary(
@@ -141,6 +161,7 @@ def _summary(
         "unsent": sum(result["unsent"] for result in results),
         "delay_ms": {"p50": _quantile_ms(delays, 0.50), "p99": _quantile_ms(delays, 0.99)},
         "us_cpu_per_packet": round(server_cpu_s * 1e6 / sent, 2) if sent else None,
+        "us_cpu_per_copy": round(server_cpu_s * 1e6 / len(delays), 2) if delays else None,
         "core_percent": round(100 * server_cpu_s / seconds, 1),
         "srtp_profile": "/".join(
             sorted({profile for result in results for profile in result["srtp_profiles"]})
@@ -151,6 +172,21 @@ def _summary(
         },
         "recorded": True,
         "seconds": seconds,
+    }
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row in a line, for people."""
+    return (
+        f"{row['server']}, {row['calls']} calls: {row['cpu_s_per_call_min']:.2f} CPU-s per "
+        f"call-minute, {row['lost']} packets lost, delay p50 {row['delay_ms']['p50']:.2f} ms, "
+        f"p99 {row['delay_ms']['p99']:.2f} ms"
+    )
+
+
+def circumstances() -> dict[str, Any]:
+    """The machine and the day; `load_1min` tells how much else was going on."""
+    return {
         "machine": f"{platform.machine()} {platform.system()} {platform.python_version()}",
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2),
@@ -273,10 +309,14 @@ class Reception:
     def count(self) -> dict[str, Any]:
         return self._child.ask("count")
 
-    def hang_up(self) -> list[Path]:
-        """End the calls and seal. The recordings' directories, one for each room."""
+    def hang_up(self) -> Recipe:
         self._child.ask("hang_up")
-        return [self.directory / str(number) for number in range(self._rooms)]
+        folder = self.directory / "files"
+        commands = [
+            [sys.executable, "-m", "bench.finish", str(self.directory / name), str(folder / name)]
+            for name in map(str, range(self._rooms))
+        ]
+        return Recipe(commands, folder, self._rooms * self._parties)
 
     def close(self) -> None:
         self._child.close()

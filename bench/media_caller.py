@@ -10,8 +10,8 @@ Relays differ in how a call is set up, not in what a call is. Two dialects, one 
     whole    one transport for everything, offered by the server      (ours)
     halves   one that we offer, to send; one offered to us, to receive (Janus's VideoRoom)
 
-`python -m bench.caller` takes a JSON line per verb on standard input and answers each with one:
-`whole`, `publish`, `accept`, `subscribe`, `connected`, `drive`.
+`python -m bench.media_caller CLIP HEARERS` takes a JSON line per verb on standard input and answers
+each with one: `whole`, `publish`, `accept`, `subscribe`, `connected`, `drive`.
 """
 
 import asyncio
@@ -456,7 +456,8 @@ class Load:
     async def drive(self, warm_up_s: float, seconds: float, drain_s: float) -> dict[str, Any]:
         """The call itself: a plain loop over due times, blocking this process's event loop.
 
-        Delays and CPU are those of the middle part, loss is that of the whole.
+        Delays and CPU are those of the middle part, loss is that of the whole. What is still under
+        way at the end is waited for, `drain_s` at most.
         """
         gc.collect()
         gc.freeze()
@@ -490,7 +491,7 @@ class Load:
             for fd, _ in poller.poll(wait_s):
                 by_fd[fd].read(counts)
         sent, cpu_s = counts.sent - window[0][0], time.process_time() - window[0][1]
-        while (now_ns := time.monotonic_ns()) < end_ns:
+        while (now_ns := time.monotonic_ns()) < end_ns and counts.received < counts.expected:
             for fd, _ in poller.poll((end_ns - now_ns) / 1e9):
                 by_fd[fd].read(counts)
         return {

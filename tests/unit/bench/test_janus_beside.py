@@ -1,0 +1,93 @@
+"""What a comparison with Janus says of its rows, and how the limit of a core is searched."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import capacity, janus
+from bench.janus_beside import summary
+
+
+def row(server: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "server": server,
+        "calls": 10,
+        "cpu_s_per_call_min": 2.0,
+        "relay_cpu_s_per_call_min": 1.5,
+        "finish_cpu_s_per_call_min": 0.5,
+        "delay_ms": {"p50": 0.2, "p99": 1.0},
+        "rss_mib_per_call": 1.0,
+        "lost": 0,
+        "fault": "",
+        "srtp_profile": "SRTP_AEAD_AES_128_GCM",
+        **changes,
+    }
+
+
+def test_ratios_are_those_of_medians() -> None:
+    rows = [row("janus") for _ in range(3)]
+    rows += [row("reception", cpu_s_per_call_min=cpu_s) for cpu_s in (0.9, 1.0, 40.0)]
+    result = summary(rows)
+    assert result["cpu_ratio"] == {"10": 0.5}
+    assert result["delay_p99_ratio"] == {"10": 1.0}
+
+
+def test_loss_and_broken_files_are_told_apart_by_server() -> None:
+    result = summary([row("reception"), row("janus", lost=3, fault="1 files for 2 parties")])
+    assert (result["lost"], result["faults"]) == (0, [])
+    assert (result["janus_lost"], result["janus_faults"]) == (3, ["1 files for 2 parties"])
+
+
+def test_without_delays_there_is_no_ratio() -> None:
+    silent = row("reception", delay_ms={"p50": None, "p99": None})
+    assert summary([silent, row("janus")])["delay_p50_ratio"] == {"10": None}
+
+
+def test_everything_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(janus.JanusMissing) as missing:
+        janus.require()
+    for package in ("apt install janus;", "apt install janus-tools", "apt install ffmpeg"):
+        assert package in str(missing.value)
+
+
+@pytest.mark.parametrize("limit", [3, 10, 37, 144])
+def test_the_search_ends_within_a_tenth_of_the_limit(limit: int) -> None:
+    steps: list[int] = []
+
+    def step(calls: int) -> dict[str, Any]:
+        steps.append(calls)
+        return {"held": calls <= limit, "why": "delay"}
+
+    found = capacity.search(step)
+    assert 0.9 * limit - 1 <= found["calls_held"] <= limit
+    assert found["limit"] == "delay"
+    assert len(steps) <= 10
+    assert len(set(steps)) == len(steps)
+
+
+def test_a_gateway_that_never_gives_way_is_not_called_limited() -> None:
+    found = capacity.search(lambda calls: {"held": True, "why": ""})
+    assert found == {"calls_held": capacity.MAX_CALLS, "limit": "not reached"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "p99_ms", "callers_percent", "why"),
+    [
+        (0, 1.0, 30.0, ""),
+        (0, 1.0, 99.0, ""),
+        (7, 1.0, 30.0, "loss"),
+        (0, 6.0, 30.0, "delay"),
+        (0, 6.0, 99.0, "generator"),
+        (7, 6.0, 99.0, "generator"),
+    ],
+)
+def test_exhausted_callers_accuse_nobody(
+    lost: int, p99_ms: float, callers_percent: float, why: str
+) -> None:
+    measured = row("janus", lost=lost, delay_ms={"p50": 0.2, "p99": p99_ms}, unsent=0)
+    measured["generator"] = {"core_percent": [callers_percent], "late_ms_p99": 0.2}
+    assert capacity.judge(measured) == why
