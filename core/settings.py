@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     """《信访工作条例》 art. 20: joint matters elect at most 5 representatives."""
     hold_s: Annotated[int, Field(ge=30, le=3600)] = 300
     grant_s: Annotated[int, Field(ge=5, le=600)] = 60
-    resume_grace_s: Annotated[int, Field(ge=5, le=600)] = 60
+    resume_grace_s: Annotated[int, Field(ge=5, le=600)] = 150
+    """How long a seat waits for who is away: two minutes, and some for the way back."""
     countdown_s: Annotated[int, Field(ge=0, le=10)] = 3
     staff_session_h: Annotated[int, Field(ge=1, le=72)] = 12
     kiosk_idle_wipe_s: Annotated[int, Field(ge=15, le=600)] = 60

@@ -5,6 +5,7 @@ from the shared store, where signaling writes it; a store that lost it reads as 
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -25,7 +26,13 @@ from scheduling.model import Appointment, ReceptionDay, Slot
 from scheduling.notice import NotCheckedIn
 from scheduling.numbering import QR_PREFIX, read_number, read_qr
 from scheduling.queue import ENDED, InQueue, before_me, estimate_minutes, next_step
-from scheduling.schemas import AppointmentState, DeviceCheck, DeviceKind, WaitingView
+from scheduling.schemas import (
+    AppointmentState,
+    DeviceCheck,
+    DeviceKind,
+    PartyAway,
+    WaitingView,
+)
 
 PETITIONER, OFFICIAL, DESK = "petitioner", "official", "desk"
 DEVICE, DISPLAY = "device", "display"
@@ -245,6 +252,19 @@ def participant_id(appointment_id: str, role: str, who: str) -> ParticipantId:
 async def is_official_present(store: Store, room_id: RoomId) -> bool:
     """Whether signaling last said that the official is in the room."""
     return bool(await store.sismember(f"room:{room_id}:roles", OFFICIAL))
+
+
+async def parties_away(store: Store, found: Sequence[Appointment]) -> tuple[PartyAway, ...]:
+    """Of these appointments, whose kiosk signaling has missed for a minute or more."""
+    admitted = [one.id for one in found if one.state in _ADMITTED]
+    if not admitted:
+        return ()
+    since = await store.mget([f"room:{each}:away" for each in admitted])
+    return tuple(
+        PartyAway(appointment_id=each, since=datetime.fromisoformat(str(at)))
+        for each, at in zip(admitted, since, strict=True)
+        if at is not None
+    )
 
 
 def signal_url(base_url: str) -> str:

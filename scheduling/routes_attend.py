@@ -261,6 +261,7 @@ async def desk_board(
         return DeskBoard(
             county=county.view(), day=wanted,
             appointments=tuple(await views(tx, found, now=ctx.now)),
+            away=await admission.parties_away(ctx.services.store, found),
         )  # fmt: skip
 
 

@@ -300,12 +300,20 @@ class OfficeDay(ResponseModel):
     appointments: tuple[AppointmentView, ...]
 
 
+class PartyAway(ResponseModel):
+    """A party whose kiosk has lost its room for a minute or more."""
+
+    appointment_id: str
+    since: datetime
+
+
 class DeskBoard(ResponseModel):
-    """A county's today: appointments, kiosks, who asked for help."""
+    """A county's today: appointments, and whose line is away."""
 
     county: OrgUnitView
     day: date
     appointments: tuple[AppointmentView, ...]
+    away: tuple[PartyAway, ...]
 
 
 class PublicDay(ResponseModel):

@@ -10,7 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -117,6 +117,8 @@ SEAL_WITHIN_S: Final = 20.0
 TELL_AFTER_S: Final = 5.0
 """People are told of the end when it is committed; if disk or database are slow, after this."""
 RETRY_END_S: Final = 2.0
+AWAY_AFTER_MS: Final = 60_000
+"""A party that is away for so long is shown to the county desk, which can walk over and look."""
 DRAIN_WITHIN_S: Final = 15.0
 
 _WORDS: Final = {LineWord.GOOD: "good", LineWord.FAIR: "poor", LineWord.POOR: "bad"}
@@ -178,6 +180,7 @@ class RoomHost:
         self._plug: Plug | ReceptionError | None = None  # the outcome of the present `plug_in`
         self._heard: deque[tuple[MediaPeer | None, ParticipantId, MediaEvent]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_away_shown = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._ledger: deque[Callable[[AsyncSession], Awaitable[None]]] = deque()
@@ -561,10 +564,23 @@ class RoomHost:
     def report(self, second: int) -> None:
         """Once a second: what is written, how the lines are, who is there."""
         self._tools.presence.show_roles(self.room_id, self.room.roles_present())
+        self._show_away()
         if self.room.state is RoomState.LIVE:
             self._broadcast(self._recording_status())
         if second % 2 == 0 and self._peers:
             self._broadcast(self._line_qualities())
+
+    def _show_away(self) -> None:
+        away_ms = self.room.party_away_ms(self.now_ms())
+        if away_ms is not None and away_ms >= AWAY_AFTER_MS:
+            since = self._tools.clock.now() - timedelta(milliseconds=away_ms)
+            self._tools.presence.show_away(self.room_id, since)
+            if not self._is_away_shown:
+                self._log.warning("party_away", session_id=self._session_id)
+            self._is_away_shown = True
+        elif self._is_away_shown:
+            self._tools.presence.show_away(self.room_id, None)
+            self._is_away_shown = False
 
     def _recording_status(self) -> RecordingStatus:
         elapsed_ms = self.room.elapsed_ms(self.now_ms())

@@ -3,6 +3,7 @@
 Keys, all with a time to live and none of them the truth:
 
     room:{room}:roles          set of roles present; scheduling asks whether the official is there
+    room:{room}:away           since when the petitioner's side is away; the county desk is shown it
     room:{room}:owner          "{node}/{epoch}": the lease of the process that holds the room
     room:{room}:epoch          counts the leases
     room:{room}:to:{person}    stream of the sequenced messages for one participant
@@ -16,7 +17,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -70,13 +71,22 @@ class _Roles:
     roles: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Away:
+    room_id: RoomId
+    since: datetime | None
+
+
+_Job = _Kept | _Roles | _Away
+
+
 class Presence:
     """One process's part of the shared store. `run` is its writing task, owned by the hub."""
 
     def __init__(self, store: Store, node: str) -> None:
         self._store = store
         self._node = node
-        self._queue: deque[_Kept | _Roles] = deque(maxlen=MAX_QUEUED)
+        self._queue: deque[_Job] = deque(maxlen=MAX_QUEUED)
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -91,7 +101,11 @@ class Presence:
         """Say who is present; repeat within `ROLES_TTL`. An empty set says nobody."""
         self._put(_Roles(room_id, roles))
 
-    def _put(self, job: _Kept | _Roles) -> None:
+    def show_away(self, room_id: RoomId, since: datetime | None) -> None:
+        """Say since when the party is away; repeat within `ROLES_TTL`. None: it is back."""
+        self._put(_Away(room_id, since))
+
+    def _put(self, job: _Job) -> None:
         self._queue.append(job)
         self._idle.clear()
         self._woken.set()
@@ -113,7 +127,7 @@ class Presence:
                     await asyncio.sleep(_RETRY_S)
             self._idle.set()
 
-    async def _write(self, batch: Iterable[_Kept | _Roles]) -> None:
+    async def _write(self, batch: Iterable[_Job]) -> None:
         async with self._store.pipeline(transaction=False) as pipe:
             for job in batch:
                 match job:
@@ -133,6 +147,12 @@ class Presence:
                         if job.roles:
                             pipe.sadd(name, *sorted(job.roles))
                             pipe.expire(name, ROLES_TTL)
+                    case _Away(room_id, since):
+                        name = f"room:{room_id}:away"
+                        if since is None:
+                            pipe.delete(name)
+                        else:
+                            pipe.set(name, since.isoformat(), ex=ROLES_TTL)
             await pipe.execute(raise_on_error=False)
 
     # ── asked while someone comes in ─────────────────────────────────────────────────────────────
@@ -210,7 +230,8 @@ class Presence:
             if await self._store.get(key) == lease.token:
                 await self._store.delete(key)
             streams = [_stream(lease.room_id, each) for each in participants]
-            await self._store.delete(f"room:{lease.room_id}:roles", *streams)
+            room = f"room:{lease.room_id}"
+            await self._store.delete(f"{room}:roles", f"{room}:away", *streams)
 
 
 def _stream(room_id: RoomId, participant_id: ParticipantId) -> str:

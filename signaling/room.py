@@ -171,6 +171,7 @@ class Room:
         # Until then an empty room is held: someone is on the way, for the first time or back.
         self._held_until_ms: int | None = now_ms + FIRST_ENTRY_MS
         self._is_quiet = False  # restored, and nobody has come back yet
+        self._party_away_since_ms: int | None = None
         self._disposed = False
         self._out: list[Effect] = []
 
@@ -228,6 +229,12 @@ class Room:
         return frozenset(
             seat.role.value for seat in self._taken() if seat.state is not ParticipantState.SILENT
         )
+
+    def party_away_ms(self, now_ms: int) -> int | None:
+        """For how long the petitioner's side has been away without having said so; else None."""
+        if self.is_over or self._party_away_since_ms is None:
+            return None
+        return now_ms - self._party_away_since_ms
 
     def _taken(self) -> Iterator[Seat]:
         return (seat for seat in self.seats.values() if not seat.has_left)
@@ -300,6 +307,7 @@ class Room:
             self._expire_seats(now_ms)
             self._run_countdown(now_ms)
             self._end_if_empty(now_ms)
+            self._miss_party(now_ms)
         self._show_changes()
         for seat in self._taken():
             self._serve_offer(seat, now_ms)
@@ -697,8 +705,21 @@ class Room:
                 seat.gone_since_ms = now_ms
             elif now_ms - seat.gone_since_ms >= self.rules.grace_ms:
                 self._leave(seat)
+                seat.is_missing = True
                 if not any(self._people()):
                     self._end_or_forget(EndReason.TIMED_OUT, now_ms)
+
+    def _miss_party(self, now_ms: int) -> None:
+        """Note since when the petitioner's side is away: silent, or gone without a word."""
+        seats = [seat for seat in self.seats.values() if seat.role is ParticipantRole.PETITIONER]
+        present = any(
+            seat.state in (ParticipantState.JOINING, ParticipantState.READY) for seat in seats
+        )
+        is_away = any(seat.state is ParticipantState.SILENT or seat.is_missing for seat in seats)
+        if present or not is_away:
+            self._party_away_since_ms = None
+        elif self._party_away_since_ms is None:
+            self._party_away_since_ms = now_ms
 
     def _leave(self, seat: Seat) -> None:
         seat.has_left = True

@@ -62,6 +62,8 @@ class Seat:
     seq: int = 0
     socket_id: SocketId | None = None
     has_left: bool = False
+    is_missing: bool = False
+    """Left without a word: the grace time ran out."""
     media: Media = Media.NONE
     gone_since_ms: int | None = None
     """Since when neither socket nor media is there."""

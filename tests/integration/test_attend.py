@@ -393,7 +393,20 @@ async def test_office_and_desk_see_the_day(house, kiosk, desk, office):
     board = (await desk.get(f"/api/desk/board?day={DAY}")).json()
     assert (board["county"]["code"], len(board["appointments"])) == ("513328", 1)
     house.wait_until(NINE)
-    assert len((await desk.get("/api/desk/board")).json()["appointments"]) == 1
+    board = (await desk.get("/api/desk/board")).json()
+    assert (len(board["appointments"]), board["away"]) == (1, [])
+
+
+async def test_the_desk_sees_whose_line_is_away(house, kiosk, desk):
+    slots = await publish_tomorrow(house.database, house.at, now=EVE)
+    made = await booked(house, kiosk, slots[0].id)
+    house.wait_until(NINE)
+    await ready(house, kiosk, made["number"])
+    since = (house.clock.now() - timedelta(minutes=1)).isoformat()
+    await house.store.set(f"room:{made['id']}:away", since)
+    [away] = (await desk.get("/api/desk/board")).json()["away"]
+    assert away["appointment_id"] == made["id"]
+    assert datetime.fromisoformat(away["since"]) == datetime.fromisoformat(since)
 
 
 async def test_cancelled_at_the_desk_the_visit_is_over_at_the_kiosk(house, kiosk, desk):

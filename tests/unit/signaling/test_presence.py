@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -104,6 +105,16 @@ async def test_a_store_that_does_not_answer_costs_the_replay_only(presence: Pres
 
     presence._store = Broken()  # type: ignore[assignment]
     assert await presence.missed(Lease(ROOM, 1, "node-1/1"), WHO, 0) is None
+
+
+async def test_a_party_is_away_until_it_is_said_to_be_back(presence: Presence) -> None:
+    since = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
+    presence.show_away(ROOM, since)
+    await presence._idle.wait()
+    assert await presence._store.get(f"room:{ROOM}:away") == since.isoformat()
+    presence.show_away(ROOM, None)
+    await presence._idle.wait()
+    assert await presence._store.get(f"room:{ROOM}:away") is None
 
 
 async def test_roles_replace_what_was_said_before(presence: Presence) -> None:

@@ -475,6 +475,29 @@ def test_media_that_returns_stops_the_grace_time(stage: Stage) -> None:
     assert not stage.room.seats[KIOSK].has_left
 
 
+def test_a_party_is_away_from_its_silence_until_it_is_heard_or_says_goodbye(stage: Stage) -> None:
+    assert stage.room.party_away_ms(stage.now_ms) is None  # nobody has come yet
+    stage.live()
+    stage.feed(MediaSilent(KIOSK))
+    stage.wait(61_000)
+    assert stage.room.party_away_ms(stage.now_ms) == 61_000
+    stage.feed(MediaConnected(KIOSK))
+    assert stage.room.party_away_ms(stage.now_ms) is None
+    stage.feed(MediaGone(CHAIR))
+    assert stage.room.party_away_ms(stage.now_ms) is None  # the official is no party
+    stage.feed(SocketGone(KIOSK, SocketId(1)))
+    stage.feed(MediaSilent(KIOSK))
+    stage.wait(RULES.grace_ms)
+    stage.wait(30_000)
+    assert stage.room.seats[KIOSK].has_left
+    assert stage.room.party_away_ms(stage.now_ms) == RULES.grace_ms + 30_000
+    stage.enter("petitioner")
+    assert stage.room.party_away_ms(stage.now_ms) is None
+    stage.say(KIOSK, Leave(type="leave", id="l"))
+    stage.wait(120_000)
+    assert stage.room.party_away_ms(stage.now_ms) is None
+
+
 def test_a_resume_replays_exactly_what_was_missed(stage: Stage) -> None:
     stage.live()
     posts = [e for e in stage.all if isinstance(e, Post) and e.participant_id == KIOSK]
