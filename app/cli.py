@@ -202,6 +202,47 @@ def _save(path: Path | None, rows: list[dict[str, Any]]) -> None:
         path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@bench.command("idle")
+def bench_idle(
+    seconds: Annotated[int, typer.Option(min=5, max=3600)] = 30, as_json: AsJson = False
+) -> None:
+    """CPU of a house in which nothing happens, per kind of process."""
+    from bench.idle import run
+
+    result = run(seconds)
+    for row in result["rows"]:
+        typer.echo(
+            json.dumps(row)
+            if as_json
+            else f"{row['roles']}: {row['cpu_percent']:.2f} % of a core, {row['rss_mib']:.0f} MiB"
+        )
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
+
+
+@bench.command("finalise")
+def bench_finalise(
+    minutes: Annotated[str, typer.Option(help="Lengths of the calls, e.g. 1,10,60.")] = "1,10,60",
+    picture_up_to: Annotated[
+        int, typer.Option(help="Compose the one picture for calls up to this many minutes.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """From the end of a call to files that play, and to the one picture: time and CPU."""
+    from bench.finalise import run
+
+    result = run([int(each) for each in minutes.split(",")], with_picture_up_to=picture_up_to)
+    for row in result["rows"]:
+        typer.echo(
+            json.dumps(row)
+            if as_json
+            else f"{row['minutes']:.0f} min: playable after {row['playable_s']:.2f} s "
+            f"(target {row['target_s']:.2f}), {row['cpu_s_per_call_min']:.2f} CPU-s per call-minute"
+        )
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
+
+
 Directory = Annotated[
     Path, typer.Argument(help="A recording's directory, e.g. var/recordings/<id>.")
 ]

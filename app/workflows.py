@@ -5,25 +5,30 @@ what it is about, so that starting it twice is starting it once. DBOS keeps its 
 data (SQLite or PostgreSQL) and resumes at the first unfinished one after a crash.
 
     SESSION_STARTED → the appointment is called
-    SESSION_ENDED   → open_case ∥ (seal → mux → verify → poster → compose)
+    SESSION_ENDED   → open_case ∥ (seal → mux: can be watched) → (verify → poster → compose)
 
-A case never waits for the muxer. Workflow threads do no work of their own: database steps run on
-the process's event loop, media steps in child processes at low priority (media/jobs.py), so neither
-disturbs a room that lives in the same process.
+A case never waits for the muxer, and no recording's files wait for another one's picture. Workflow
+threads do no work of their own: database steps run on the process's event loop, media steps in
+child processes at low priority (media/jobs.py), so neither disturbs a room that lives in the same
+process.
+
+Nothing here polls for its living: who commits an event pokes the dispatcher, and turns are taken by
+locks in this process. DBOS's own queues would ask the database several times a second for ever.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import structlog
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, SetWorkflowID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import durable
 from cases import intake
 from cases.model import Case
 from core.edge import Services
@@ -36,12 +41,17 @@ from scheduling import booking
 log = structlog.get_logger()
 T = TypeVar("T")
 
-IDLE_POLL_S = 1.0
-"""How long an event can wait if nobody pokes the dispatcher: another process wrote it."""
+POLL_S = 1.0
+"""How long an event can wait that another process wrote: nobody pokes us for it."""
+IDLE_POLL_S = 15.0
+"""The same where the rooms live in this process, which pokes: only a poke that was lost, or the
+event of a process that died before it acted on it, waits this long."""
 STEP_TIMEOUT_S = 3600
+ABANDON_WITHIN_S = 10.0
 
-FINISHING = "finishing"
-"""The queue of recordings: one at a time per process, for live rooms come first."""
+
+class Abandoned(BaseException):
+    """The process stops in mid-step. No `Exception`, which DBOS would write down as the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +60,34 @@ class House:
 
     services: Services
     loop: asyncio.AbstractEventLoop
+    # Whose turn it is: one recording at a time in each lane, for live rooms come first.
+    making_playable: asyncio.Lock = field(default_factory=asyncio.Lock)
+    completing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
 
     current: ClassVar["House | None"] = None
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None = STEP_TIMEOUT_S) -> T:
         """Run `work` on the process's event loop and wait for it, from a workflow's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(STEP_TIMEOUT_S)
+        try:
+            return asyncio.run_coroutine_threadsafe(self._own(work), self.loop).result(timeout_s)
+        except CancelledError:
+            raise Abandoned from None
+
+    async def _own(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return await task
+
+    async def abandon(self) -> None:
+        """End what workflows are waiting for; their children end with it. Nothing is lost: a
+        workflow that DBOS could not see through is taken up at the next start."""
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=ABANDON_WITHIN_S)
 
 
 def house() -> House:
@@ -87,16 +119,24 @@ def open_case_step(session_id: str) -> str:
 @DBOS.workflow()
 def finish_recording(recording_id: str) -> str:
     """Journals → playable files → the one picture people watch."""
-    for step in jobs.STEPS:
-        if not media_step(recording_id, step):
-            return "failed"
-    return "ready"
+    if not make_playable(recording_id):
+        return "failed"
+    return "ready" if complete(recording_id) else "failed"
 
 
 @DBOS.step()
-def media_step(recording_id: str, step: str) -> bool:
-    """One idempotent step in a child process. False when it failed and the recording says why."""
+def make_playable(recording_id: str) -> bool:
+    """The parties' files. False when it failed and the recording says why. Repeatable."""
+    return _media_steps(recording_id, jobs.PLAYABLE, house().making_playable)
 
+
+@DBOS.step()
+def complete(recording_id: str) -> bool:
+    """The full check, the still, the one picture. False and repeatable as `make_playable`."""
+    return _media_steps(recording_id, jobs.COMPLETE, house().completing)
+
+
+def _media_steps(recording_id: str, steps: Sequence[str], turn: asyncio.Lock) -> bool:
     async def run() -> bool:
         services = house().services
         # The last step labels the picture; by then the case has long been opened.
@@ -106,11 +146,13 @@ def media_step(recording_id: str, step: str) -> bool:
                 .join(Recording, Recording.session_id == Case.session_id)
                 .where(Recording.id == recording_id)
             )
-        return await jobs.run_step(
-            services, RecordingId(recording_id), step, case_number=number or ""
-        )
+        async with turn:
+            return await jobs.run_steps(
+                services, RecordingId(recording_id), steps, case_number=number or ""
+            )
 
-    return house().wait(run())
+    # No timeout of its own: the steps in front of it and its own have theirs.
+    return house().wait(run(), timeout_s=None)
 
 
 class Workflows:
@@ -118,6 +160,7 @@ class Workflows:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._poll_s = IDLE_POLL_S if "room" in services.settings.roles else POLL_S
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         # DBOS is called from threads of ours only: called on a loop, it replaces that loop's
@@ -135,14 +178,16 @@ class Workflows:
 
     async def retry_recording(self, recording_id: str) -> None:
         """Finish a failed recording again, from its first unfinished step."""
-        await self._in_thread(_enqueue_finish, recording_id, f"finish-{recording_id}-{new_id()}")
+        await self._in_thread(_start_finish, recording_id, f"finish-{recording_id}-{new_id()}")
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._in_thread(DBOS.destroy)
+        # In this order: what is cancelled now must not be written down as having failed.
+        await self._in_thread(durable.stop)
+        await house().abandon()
         self._threads.shutdown()
         House.current = None
 
@@ -150,36 +195,31 @@ class Workflows:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _launch(self) -> None:
-        DBOS(
-            config=DBOSConfig(
-                name="reception",
-                system_database_url=self._services.settings.workflow_database,
-                # Fixed, so that a new release takes up what the old one left.
-                application_version="1",
-                executor_id=self._services.settings.node_name,
-                log_level="WARNING",
-            )
-        )
-        DBOS.launch()
-        DBOS.register_queue(FINISHING, worker_concurrency=1, polling_interval_sec=0.5)
+        settings = self._services.settings
+        durable.launch(settings.workflow_database, executor_id=settings.node_name)
 
     async def _dispatch_forever(self) -> None:
         while True:
+            wait_s = self._poll_s
+            # Before looking: what is committed while we look pokes us again.
+            self._woken.clear()
             try:
                 await self.dispatch()
             except Exception:  # the edge of a task: a database in trouble must not end it
                 log.exception("dispatch_failed")
-                await asyncio.sleep(IDLE_POLL_S)
+                wait_s = POLL_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), IDLE_POLL_S)
-            self._woken.clear()
+                await asyncio.wait_for(self._woken.wait(), wait_s)
 
     async def dispatch(self) -> None:
         """Act on every event that nobody has acted on."""
-        async with self._services.database.reading() as tx:
-            events = await unhandled(tx)
-        for event in events:
-            await self._follow(event)
+        while True:
+            async with self._services.database.reading() as tx:
+                events = await unhandled(tx)
+            for event in events:
+                await self._follow(event)
+            if not events:
+                return
 
     async def _follow(self, event: Event) -> None:
         database, now = self._services.database, self._services.clock.now()
@@ -201,7 +241,7 @@ class Workflows:
                 select(Recording.id).where(Recording.session_id == session_id)
             )
         if recording_id is not None:
-            await self._in_thread(_enqueue_finish, recording_id, f"finish-{recording_id}")
+            await self._in_thread(_start_finish, recording_id, f"finish-{recording_id}")
 
     async def _mark_called(self, tx: AsyncSession, event: Event) -> None:
         await booking.mark_called(
@@ -220,8 +260,6 @@ def _start_after_call(session_id: str) -> None:
         DBOS.start_workflow(after_call, session_id)
 
 
-def _enqueue_finish(recording_id: str, workflow_id: str) -> None:
-    queue = DBOS.retrieve_queue(FINISHING)
-    assert queue is not None, "registered at launch"
+def _start_finish(recording_id: str, workflow_id: str) -> None:
     with SetWorkflowID(workflow_id):
-        queue.enqueue(finish_recording, recording_id)
+        DBOS.start_workflow(finish_recording, recording_id)
