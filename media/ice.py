@@ -12,11 +12,13 @@ import hmac
 import secrets
 import string
 import struct
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from aioice import stun
+
+from media.socket import Address
 
 HEADER_BYTES = 20
 # Browsers' checks are about 110 bytes; we parse nothing much larger.
@@ -142,7 +144,7 @@ def _response(
 class Addressed(Protocol):
     """What the book keeps of a leg: the address we send to, None until one is proven."""
 
-    address: Hashable | None
+    address: Address | None
 
 
 LegT = TypeVar("LegT", bound=Addressed)
@@ -155,10 +157,10 @@ class AddressBook(Generic[LegT]):
     """
 
     def __init__(self) -> None:
-        self.by_address: dict[Hashable, LegT] = {}
-        self._proven: dict[int, list[Hashable]] = {}  # id(leg) → addresses, oldest first
+        self.by_address: dict[Address, LegT] = {}
+        self._proven: dict[int, list[Address]] = {}  # id(leg) → addresses, oldest first
 
-    def prove(self, leg: LegT, address: Hashable, *, nominated: bool) -> bool:
+    def prove(self, leg: LegT, address: Address, *, nominated: bool) -> bool:
         """Note that `leg` answers at `address`. Whether the address we send to has changed.
 
         The first proven address is used until the client nominates; the last nomination wins. An
@@ -184,7 +186,7 @@ class AddressBook(Generic[LegT]):
             del self.by_address[address]
         leg.address = None
 
-    def _drop(self, leg: LegT, address: Hashable) -> None:
+    def _drop(self, leg: LegT, address: Address) -> None:
         del self.by_address[address]
         known = self._proven[id(leg)]
         known.remove(address)

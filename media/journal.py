@@ -11,7 +11,7 @@ import json
 import mmap
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
@@ -36,7 +36,8 @@ _SR = struct.Struct(">QI")  # NTP time (64 bits), RTP time
 MAX_PAYLOAD_BYTES: Final = 0xFFFF
 MAX_TRACKS: Final = 250
 NO_TRACK: Final = 255
-_OVERHEAD: Final = _HEAD.size + _CRC.size
+OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
+"""What a record adds to its payload."""
 
 _FILE_NAME = re.compile(
     r"^(?P<who>[A-Za-z0-9_-]{1,64})\.l(?P<leg>\d{4})\.s(?P<segment>\d{4})\.rrj$"
@@ -135,7 +136,7 @@ class Record:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.payload) + _OVERHEAD
+        return len(self.payload) + OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,31 @@ def encode_record(
     """One record, ready to append. Copies `payload`; raises `struct.error` beyond 65,535 bytes."""
     head = _HEAD.pack(len(payload), kind, track, at_ns) + payload
     return head + _CRC.pack(google_crc32c.extend(seed, head))
+
+
+ArrivedPacket = tuple[int, int, bytes]
+"""Track, CLOCK_MONOTONIC ns, the RTP packet."""
+
+
+def encode_batch(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> bytes:
+    """What arrived, in order, ready to append: packets become RTP records, bytes are records.
+
+    The same bytes as `encode_record` gives, without copying any packet twice: this runs for every
+    packet of every call.
+    """
+    parts: list[bytes] = []
+    add, head_of, crc_of = parts.append, _HEAD.pack, _CRC.pack
+    extend, kind = google_crc32c.extend, int(RecordType.RTP)
+    for item in batch:
+        if isinstance(item, bytes):
+            add(item)
+            continue
+        track, at_ns, packet = item
+        head = head_of(len(packet), kind, track, at_ns)
+        add(head)
+        add(packet)
+        add(crc_of(extend(extend(seed, head), packet)))
+    return b"".join(parts)
 
 
 def encode_track(seed: int, at_ns: int, track: TrackRecord) -> bytes:
@@ -411,7 +437,7 @@ def _next_record(data: bytes | mmap.mmap, offset: int, seed: int) -> Record | No
     Most offsets are refused by the type byte; the checksum decides the others, so a chance match
     needs one in 2**32 per candidate.
     """
-    for candidate in range(offset + 1, len(data) - _OVERHEAD + 1):
+    for candidate in range(offset + 1, len(data) - OVERHEAD_BYTES + 1):
         if 1 <= data[candidate + 2] <= _HIGHEST_TYPE:
             record = _record_at(data, candidate, seed)
             if record is not None:

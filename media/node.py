@@ -27,7 +27,7 @@ from media.ice import AddressBook, Credentials, answer_check
 from media.peer import Offer, OfferedTrack, Peer
 from media.router import Router
 from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
-from media.socket import Address, MediaSocket
+from media.socket import Address, MediaSocket, host_and_port
 from media.srtp import (
     MAX_PLAIN_BYTES,
     PacketBuffer,
@@ -72,12 +72,7 @@ class MediaNode:
 
     def __init__(self, host: str, port: int, clock: Clock) -> None:
         self._clock = clock
-        self._rx = PacketBuffer()
-        self._tx = PacketBuffer()
-        # What fills this much of the buffer could not be forwarded under another profile's tag;
-        # the socket drops it as oversized. 1,900 bytes is far above any path's MTU.
-        receive_view = self._rx.view[:MAX_PLAIN_BYTES]
-        self._socket = MediaSocket(host, port, receive_view, self._datagram)
+        self._socket = MediaSocket(host, port, self._datagrams)
         self.port = self._socket.port
         self.addresses: Sequence[tuple[str, int]] = ()
         self.video_codecs: Sequence[CodecInfo] = tuple(VIDEO_CODECS.values())
@@ -91,7 +86,7 @@ class MediaNode:
         self._rooms: dict[RoomId, MediaRoom] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.feedback = Feedback(self._send_rtcp, self._send_repair, self._wake)
-        self._router = Router(self._rx, self._tx, self._socket.send, self.feedback)
+        self._router = Router(self._socket.outbox, self.feedback)
         self._poll_handle: asyncio.TimerHandle | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.now_ns: Callable[[], int] = clock.monotonic_ns
@@ -147,7 +142,6 @@ class MediaNode:
         """Everything that was not forwarded, by reason."""
         return {
             **self.drops,
-            "oversized": self._socket.oversized,
             "send": self._socket.sent_dropped,
             "unprotectable": self._router.unprotectable,
             "unroutable": self._router.unroutable,
@@ -156,37 +150,44 @@ class MediaNode:
 
     # -- The guard: once per datagram --------------------------------------------------------
 
-    def _datagram(self, length: int, address: Address) -> None:
-        view = self._rx.view
-        if length < MIN_RTCP_BYTES:
-            self.drops["short"] += 1
-            return
-        first = view[0]
-        if 128 <= first < 192:
-            leg = self._by_address.get(address)
-            if leg is None:
-                self._stranger(length)
-            elif leg.rx is None or not leg.is_connected:
-                self.drops["stranger"] += 1
-            elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
-                self._rtcp(leg, length)
-            elif length < MIN_RTP_BYTES:
-                self.drops["short"] += 1
+    def _datagrams(self, count: int) -> None:
+        now_ns = self.now_ns()  # one reading for all: they came while the last batch was in work
+        received, senders = self._socket.received, self._socket.senders
+        by_address, receive = self._by_address, self._router.receive
+        for at in range(count):
+            buffer = received[at]
+            length = buffer.length[0]
+            if not MIN_RTCP_BYTES <= length < MAX_PLAIN_BYTES:
+                self.drops["short" if length < MIN_RTCP_BYTES else "oversized"] += 1
+                continue
+            view = buffer.view
+            first = view[0]
+            address = senders[at].tobytes()
+            if 128 <= first < 192:
+                leg = by_address.get(address)
+                if leg is None:
+                    self._stranger(buffer, length, now_ns)
+                elif leg.rx is None or not leg.is_connected:
+                    self.drops["stranger"] += 1
+                elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
+                    self._rtcp(leg, buffer, now_ns)
+                elif length < MIN_RTP_BYTES:
+                    self.drops["short"] += 1
+                else:
+                    receive(leg, buffer, now_ns)
+            elif first < 4:
+                self._stun(bytes(view[:length]), address, now_ns)
+            elif 20 <= first < 64:
+                leg = by_address.get(address)
+                if leg is None:
+                    self.drops["stranger"] += 1
+                else:
+                    leg.last_packet_ns = now_ns
+                    self._dtls_by_ufrag[leg.credentials.ufrag].feed(bytes(view[:length]))
             else:
-                self._router.receive(leg, length, self.now_ns())
-        elif first < 4:
-            self._stun(bytes(view[:length]), address)
-        elif 20 <= first < 64:
-            leg = self._by_address.get(address)
-            if leg is None:
-                self.drops["stranger"] += 1
-            else:
-                leg.last_packet_ns = self.now_ns()
-                self._dtls_by_ufrag[leg.credentials.ufrag].feed(bytes(view[:length]))
-        else:
-            self.drops["unknown_kind"] += 1
+                self.drops["unknown_kind"] += 1
 
-    def _stranger(self, length: int) -> None:
+    def _stranger(self, buffer: PacketBuffer, length: int, now_ns: int) -> None:
         """Media from an unknown address: taken if its keys prove whose it is, else dropped.
 
         A router that was restarted moves every flow to a new port without a word, and the client's
@@ -194,19 +195,19 @@ class MediaNode:
         unknown: only a check makes it one that we send to, or speak DTLS with.
         """
         if length >= MIN_RTP_BYTES and self._strangers_left > 0:
-            ssrc = int.from_bytes(self._rx.view[8:12], "big")
+            ssrc = int.from_bytes(buffer.view[8:12], "big")
             for leg in self._legs_by_ufrag.values():
                 if ssrc in leg.sources and leg.is_connected:
                     rejected = leg.rejected
-                    self._router.receive(leg, length, self.now_ns())
+                    self._router.receive(leg, buffer, now_ns)
                     if leg.rejected == rejected:
                         return
                     break
             self._strangers_left -= 1
         self.drops["stranger"] += 1
 
-    def _stun(self, data: bytes, address: Address) -> None:
-        check = answer_check(data, address[:2], self._password_of)
+    def _stun(self, data: bytes, address: Address, now_ns: int) -> None:
+        check = answer_check(data, host_and_port(address), self._password_of)
         if check is None:
             self.drops["stun_refused"] += 1
             return
@@ -215,7 +216,7 @@ class MediaNode:
             self.drops["stun_refused"] += 1
             return
         if check.accepted:
-            leg.last_packet_ns = leg.consent_at_ns = self.now_ns()
+            leg.last_packet_ns = leg.consent_at_ns = now_ns
             if self._book.prove(leg, address, nominated=check.nominated):
                 self._dtls_by_ufrag[check.ufrag].path_found()
                 log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
@@ -225,15 +226,12 @@ class MediaNode:
         leg = self._legs_by_ufrag.get(ufrag)
         return leg.credentials.password if leg is not None else None
 
-    def _rtcp(self, leg: Leg, length: int) -> None:
-        size = self._rx.length
-        size[0] = length
-        if unprotect_rtcp(leg.rx, self._rx.cdata, size):
+    def _rtcp(self, leg: Leg, buffer: PacketBuffer, now_ns: int) -> None:
+        if unprotect_rtcp(leg.rx, buffer.cdata, buffer.length):
             leg.rejected += 1
             return
-        now_ns = self.now_ns()
         leg.last_packet_ns = now_ns
-        self.feedback.receive(leg, bytes(self._rx.view[: size[0]]), now_ns)
+        self.feedback.receive(leg, bytes(buffer.view[: buffer.length[0]]), now_ns)
 
     # -- Sending -----------------------------------------------------------------------------
 
@@ -248,15 +246,16 @@ class MediaNode:
     def _send_protected(
         self, leg: Leg, data: bytes, encrypt: Callable[[object, object, object], int]
     ) -> None:
-        if not leg.is_connected or leg.address is None or len(data) > MAX_PLAIN_BYTES:
+        address = leg.address
+        if not leg.is_connected or address is None or len(data) > MAX_PLAIN_BYTES:
             return
-        length = len(data)
-        self._tx.view[:length] = data
-        self._tx.length[0] = length
-        if encrypt(leg.tx, self._tx.cdata, self._tx.length):
+        buffer = self._socket.outbox.room()
+        buffer.view[: len(data)] = data
+        buffer.length[0] = len(data)
+        if encrypt(leg.tx, buffer.cdata, buffer.length):
             self._router.unprotectable += 1
             return
-        self._socket.send(self._tx.view[: self._tx.length[0]], leg.address)
+        self._socket.outbox.post(address)
 
     # -- Time --------------------------------------------------------------------------------
 

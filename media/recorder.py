@@ -1,10 +1,11 @@
 """A subscriber that may not drop: what the relay receives goes into journals, off the hot loop.
 
-The relay's loop only appends encoded records to a list. One writer thread per process gives them to
-the kernel every 40 ms and asks the disk to keep them every 400 ms, so a killed process loses less
-than 100 ms and a power cut less than a second. A segment whose write or sync fails is never trusted
-again: the next segment repeats everything that was not known to be on disk. While the disk takes
-nothing the call goes on, the state says so, and packets wait in a bounded buffer.
+The relay's loop only puts the packet it holds on a list. One writer thread per process makes
+records of them, gives these to the kernel every 60 ms and asks the disk to keep them every 400 ms,
+so a killed process loses less than 100 ms and a power cut less than a second. A segment whose write
+or sync fails is never trusted again: the next segment repeats everything that was not known to be
+on disk. While the disk takes nothing the call goes on, the state says so, and packets wait in a
+bounded buffer.
 """
 
 import asyncio
@@ -26,16 +27,22 @@ from core.clock import Clock
 from core.errors import Unavailable
 from core.ids import ParticipantId, SessionId
 from media import journal, manifest
-from media.journal import JournalHeader, LostPackets, MarkKind, Seal, SealReason, TrackRecord
+from media.journal import (
+    ArrivedPacket,
+    JournalHeader,
+    LostPackets,
+    MarkKind,
+    Seal,
+    SealReason,
+    TrackRecord,
+)
 from media.tracks import CodecInfo, TrackName
 
 log = structlog.get_logger(__name__)
 
-_RTP: Final = int(
-    journal.RecordType.RTP
-)  # an attribute of an enum costs, a thousand times a second
-WRITE_EVERY_S: Final = 0.04
-"""With the pass itself and a late wake-up this stays under the promised 50 ms."""
+WRITE_EVERY_S: Final = 0.06
+"""With the pass itself and a late wake-up this stays under the promised 100 ms. A file's share of a
+pass costs the same whatever it carries, so shorter passes cost more."""
 SYNC_EVERY_NS: Final = 400_000_000
 RETRY_EVERY_NS: Final = 1_000_000_000
 STALLED_AFTER_NS: Final = 2_000_000_000
@@ -147,7 +154,7 @@ class _Segment:
         self.size_bytes = 0
         self.records = 0
         self.digest = hashlib.sha256()
-        self.unsynced: list[bytes] = []
+        self.unsynced: list[_Chunk] = []
         self.syncing = False
         self.given_up = False
 
@@ -176,8 +183,7 @@ class _Segment:
 
 
 class _Track:
-    """Counters of one track index. `packets` and `bytes` belong to the loop, the rest to the
-    writer."""
+    """Counters of one track index. All belong to the writer; the loop reads what was written."""
 
     __slots__ = ("bytes", "bytes_written", "described", "last_write_ns", "packets", "written")
 
@@ -190,6 +196,10 @@ class _Track:
         self.last_write_ns: int | None = None
 
 
+_Chunk = tuple[bytes, int]
+"""Encoded records that were taken together, and how many."""
+
+
 class PartyTap:
     """One participant's leg, as the relay's loop sees it: cheap calls that never block or raise.
 
@@ -200,9 +210,9 @@ class PartyTap:
         self._recorder = recorder
         self._header = header
         self._seed = header.crc_seed
-        # Encoded records on their way to the writer. `list.append` and slicing are atomic under
-        # the interpreter lock, so the loop takes no lock of ours.
-        self._pending: list[bytes] = []
+        # Packets, and encoded records of other kinds, on their way to the writer. `list.append` and
+        # slicing are atomic under the interpreter lock, so the loop takes no lock of ours.
+        self._pending: list[ArrivedPacket | bytes] = []
         self._accepted_bytes = 0  # only the loop adds
         self._taken_bytes = 0  # only the writer adds
         self._tracks: list[_Track] = []
@@ -216,7 +226,7 @@ class PartyTap:
         self._segment: _Segment | None = None
         self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
         self._next_segment = 0  # not yet asked
-        self._carried: list[bytes] = []  # records the disk has not surely got
+        self._carried: list[_Chunk] = []  # records the disk has not surely got
         self._carried_bytes = 0
         self._retry_at_ns = 0
         self._synced_at_ns = 0
@@ -243,20 +253,14 @@ class PartyTap:
         self._append(journal.encode_track(self._seed, at_ns, described), at_ns)
         return index
 
-    def rtp(self, track_index: int, packet: bytes | memoryview, arrival_ns: int) -> None:
-        """One decrypted RTP packet as received. Copied; the caller may reuse its buffer."""
-        try:
-            record = journal.encode_record(self._seed, _RTP, track_index, arrival_ns, packet)
-            track = self._tracks[track_index]
-        except Exception:
-            # An index nobody opened or more than 64 KiB: the relay must not fall over a caller's
-            # mistake, and the loss must still be on the record.
+    def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
+        """One decrypted RTP packet as received. Kept until it is written, not copied."""
+        size = len(packet)
+        if track_index >= len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
+            # The relay must not fall over a caller's mistake, and the loss must be on the record.
             self._lose(arrival_ns)
-            return
-        if self._append(record, arrival_ns):
-            # After the append: the writer's copy of the counters is never ahead of its records.
-            track.packets += 1
-            track.bytes += len(packet)
+        elif self._has_room(size + journal.OVERHEAD_BYTES, arrival_ns):
+            self._pending.append((track_index, arrival_ns, packet))
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
@@ -272,17 +276,21 @@ class PartyTap:
         record = journal.encode_mark(self._seed, track, at_ns, journal.Mark(kind, detail))
         self._append(record, at_ns)
 
-    def _append(self, record: bytes, at_ns: int) -> bool:
+    def _append(self, record: bytes, at_ns: int) -> None:
+        if self._has_room(len(record), at_ns):
+            self._pending.append(record)
+
+    def _has_room(self, size_bytes: int, at_ns: int) -> bool:
+        """Whether one more record may wait; if so, it is counted as waiting."""
         if self._closed:
             return False  # the session is over; what still trickles in belongs to nobody
         waiting = self._accepted_bytes - self._taken_bytes + self._carried_bytes
-        if waiting + len(record) > MAX_BUFFERED_BYTES:
+        if waiting + size_bytes > MAX_BUFFERED_BYTES:
             self._lose(at_ns)
             return False
         if self._lost_packets:
             self._tell_loss()
-        self._pending.append(record)
-        self._accepted_bytes += len(record)
+        self._accepted_bytes += size_bytes
         return True
 
     def _lose(self, at_ns: int) -> None:
@@ -306,13 +314,18 @@ class PartyTap:
     def write_pending(self, now_ns: int) -> None:
         """Give what is pending to the kernel. Called by the writer's thread; never raises."""
         with self._disk_lock:
-            written = [(track, track.packets, track.bytes) for track in self._tracks]
             taken = self._pending[:]
             del self._pending[: len(taken)]
             if taken:
-                data = b"".join(taken)
+                data = journal.encode_batch(self._seed, taken)
+                self._carried.append((data, len(taken)))
+                self._carried_bytes += len(data)
                 self._taken_bytes += len(data)
-                self._carry(taken)
+                for item in taken:
+                    if not isinstance(item, bytes):
+                        track = self._tracks[item[0]]
+                        track.packets += 1
+                        track.bytes += len(item[2])
             if not self._carried:
                 return
             if self.oldest_waiting_ns is None:
@@ -328,15 +341,11 @@ class PartyTap:
                 return
             self.trouble = None
             self.oldest_waiting_ns = None
-            for track, packets, size_bytes in written:
-                if packets != track.written:
-                    track.written = packets
-                    track.bytes_written = size_bytes
+            for track in self._tracks:
+                if track.packets != track.written:
+                    track.written = track.packets
+                    track.bytes_written = track.bytes
                     track.last_write_ns = now_ns
-
-    def _carry(self, records: list[bytes]) -> None:
-        self._carried.extend(records)
-        self._carried_bytes += sum(map(len, records))
 
     def _open_segment(self, now_ns: int) -> None:
         directory = self._recorder.directory
@@ -360,11 +369,11 @@ class PartyTap:
 
     def _write_carried(self) -> None:
         assert self._segment is not None
-        data = b"".join(self._carried)
-        self._segment.append(data, len(self._carried))
-        self._segment.unsynced.extend(self._carried)
-        self._carried = []
-        self._carried_bytes = 0
+        while self._carried:
+            data, records = self._carried[0]
+            self._segment.append(data, records)
+            self._segment.unsynced.append(self._carried.pop(0))
+            self._carried_bytes -= len(data)
 
     def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
         """This segment is never written again; what the disk may not have goes to the next."""
@@ -374,7 +383,7 @@ class PartyTap:
         if segment is not None:
             segment.given_up = True
             self._carried[:0] = segment.unsynced
-            self._carried_bytes += sum(map(len, segment.unsynced))
+            self._carried_bytes += sum(len(data) for data, _ in segment.unsynced)
             with contextlib.suppress(OSError):
                 segment.seal(SealReason.ROTATED, now_ns)
             if not segment.syncing:

@@ -17,7 +17,6 @@ and `route` run for every packet.
 """
 
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from media.events import SpeakingChanged, TrackStarted
@@ -26,7 +25,7 @@ from media.outlets import in_our_numbers, in_their_numbers, is_below_floor
 from media.rtp import HEADER, abs_send_time, find_extension, restore_rtx
 from media.sdp import ABS_SEND_TIME_EXTENSION, AUDIO_LEVEL_EXTENSION, CODECS, MID_EXTENSION
 from media.sdp import PRIMARY_OF as PRIMARY_OF_RTX
-from media.socket import Address
+from media.socket import SEND_SLOTS, Outbox
 from media.srtp import PacketBuffer, protect, unprotect
 from media.tables import Leg, Publication, Source
 
@@ -47,42 +46,26 @@ SPEECH_HANGOVER_NS: Final = 700_000_000
 
 
 class Router:
-    """Owns the hot loop and the transmit buffer; shares the receive buffer with the socket.
+    """Owns the hot loop. Packets lie where the kernel put them and where it will take them from."""
 
-    `send(data, address)` must not block; it says whether the kernel took the datagram.
-    """
-
-    def __init__(
-        self,
-        rx: PacketBuffer,
-        tx: PacketBuffer,
-        send: Callable[[memoryview, Address], bool],
-        feedback: Feedback,
-    ) -> None:
-        self._rx_view = rx.view
-        self._rx_cdata = rx.cdata
-        self._tx_view = tx.view
-        self._tx_cdata = tx.cdata
-        self._size = rx.length
-        self._send = send
+    def __init__(self, outbox: Outbox, feedback: Feedback) -> None:
+        self._outbox = outbox
         self._feedback = feedback
         self.unprotectable = 0  # libsrtp refused to encrypt: a key worn out, or a bug of ours
         self.unroutable = 0  # authentic, but of no section that was negotiated
 
     # -- The hot loop ------------------------------------------------------------------------
 
-    def receive(self, leg: Leg, length: int, arrival_ns: int) -> None:
-        """One SRTP packet of `length` bytes from `leg` lies in the receive buffer."""
-        size = self._size
-        size[0] = length
-        if unprotect(leg.rx, self._rx_cdata, size):  # forged, damaged, or replayed
+    def receive(self, leg: Leg, buffer: PacketBuffer, arrival_ns: int) -> None:
+        """One SRTP packet from `leg` lies in `buffer`."""
+        if unprotect(leg.rx, buffer.cdata, buffer.length):  # forged, damaged, or replayed
             leg.rejected += 1
             return
-        length = size[0]
+        # The one copy of the packet: the cache and the journal share it.
+        packet = buffer.view[: buffer.length[0]].tobytes()
         leg.last_packet_ns = arrival_ns
         leg.packets_in += 1
-        leg.bytes_in += length
-        packet = bytes(self._rx_view[:length])  # the one copy: cache and journal share it
+        leg.bytes_in += len(packet)
         first, second, seq, timestamp, ssrc = HEADER.unpack_from(packet)
         source = leg.sources.get(ssrc)
         if source is None:
@@ -162,24 +145,32 @@ class Router:
             else:
                 stamp = abs_send_time(arrival_ns)
 
-        # 5. One rewritten, encrypted copy per receiver.
+        # 5. One rewritten, encrypted copy per receiver, where the kernel will take it from.
+        outbox = self._outbox
         length = len(packet)
-        tx = self._tx_view
-        tx_cdata = self._tx_cdata
-        size = self._size
         for target in publication.targets:
-            tx[:length] = packet
+            leg = target.leg
+            address = leg.address
+            if address is None:
+                continue
+            at_slot = outbox.posted
+            if at_slot == SEND_SLOTS:
+                outbox.flush()
+                at_slot = 0
+            buffer = outbox.buffers[at_slot]
+            view = buffer.view
+            view[:length] = packet
             REWRITE.pack_into(
-                tx, REWRITE_AT, (out_seq + target.seq_offset) & 0xFFFF, out_timestamp, target.ssrc
+                view, REWRITE_AT, (out_seq + target.seq_offset) & 0xFFFF, out_timestamp, target.ssrc
             )
             if stamp and target.rtx_ssrc:  # never on packets that may be repeated as they are
-                tx[at : at + 3] = stamp
-            size[0] = length
-            if protect(target.leg.tx, tx_cdata, size):
+                view[at : at + 3] = stamp
+            buffer.length[0] = length
+            if protect(leg.tx, buffer.cdata, buffer.length):
                 self.unprotectable += 1
                 continue
-            # Dropped if the kernel's buffer is full: the receiver will ask for it by NACK.
-            self._send(tx[: size[0]], target.leg.address)
+            outbox.receivers[at_slot][:] = address
+            outbox.posted = at_slot + 1
             target.packets += 1
             target.octets += length
 

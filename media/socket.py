@@ -1,34 +1,155 @@
-"""One UDP socket for the whole node, read in batches into one buffer, and never waited for.
+"""One UDP socket for the whole node: read in batches, written in batches, and never waited for.
 
-asyncio's own datagram transport asks the kernel for a fresh 256 KiB buffer per datagram; reading
-into preallocated memory is a third of the cost. What cannot be sent at once is dropped and counted:
-a late packet is worth less than the ones behind it, and receivers ask again for what they miss.
+A relay of many small calls spends its time on being woken and on waking others, not on copying. So
+one system call takes in everything that has come (`recvmmsg`), it is all worked on, and one system
+call lets everything go that came of it (`sendmmsg`): whoever receives is woken once, not once per
+packet. The memory is laid out once, in the shape in which the kernel, libsrtp and Python each want
+to see it, so a packet is decrypted where it was received and encrypted where it is sent from.
+
+What cannot be sent at once is dropped and counted: a late packet is worth less than the ones behind
+it, and receivers ask again for what they miss. Linux only, as the rest of the house.
 """
 
 import asyncio
 import contextlib
+import ctypes
+import errno
 import socket
+import struct
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Final
 
-Address = Any  # ("ip", port) or IPv6's four; opaque, hashable, compared by value.
+from media.srtp import BUFFER_BYTES, MAX_PLAIN_BYTES, PacketBuffer
 
-# Fairness: after this many datagrams the loop gets a turn; timers and WebSockets live there too.
-BATCH = 64
+Address = bytes
+"""Where a datagram came from, as the kernel writes it (`struct sockaddr`): opaque, and compared as
+it is. `host_and_port` makes it readable."""
+
+# Everything that came while the last batch was worked on; more than this waits for the next turn,
+# so that what goes out is not held back, and timers and WebSockets get theirs.
+RECEIVE_SLOTS: Final = 32
+SEND_SLOTS: Final = 64
 # Half a second of 60 Mbit/s: rides out a garbage collection or a scheduler's nap.
-KERNEL_BUFFER_BYTES = 4 * 1024 * 1024
+KERNEL_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+_MSG_DONTWAIT: Final = socket.MSG_DONTWAIT
+_IPV4: Final = struct.Struct("=H2s4s")  # sin_family (the machine's order), sin_port, sin_addr
+_IPV6: Final = struct.Struct("=H2s4x16s")  # the same with sin6_flowinfo before the address
+IPV4_NAME_BYTES: Final = 16
+IPV6_NAME_BYTES: Final = 28
+
+# Not CDLL: that gives up the interpreter around each call, and whoever took it would have to be
+# waited for. Neither call ever blocks.
+_libc: Final = ctypes.PyDLL(None, use_errno=True)
+
+
+class _IoVec(ctypes.Structure):
+    """`struct iovec`."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """`struct msghdr`."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """`struct mmsghdr`: a header, and how many bytes came or went."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint32))
+
+
+class _Slots:
+    """Room for `count` datagrams, and the headers by which the kernel finds it.
+
+    `buffers[i].length` lies where the kernel looks for it: for what is received that is the message
+    header, for what is sent the iovec, of whose eight bytes libsrtp's `int` is the lower half.
+    """
+
+    def __init__(self, count: int, name_bytes: int, room_bytes: int, *, is_received: bool) -> None:
+        assert sys.byteorder == "little", "the lower half of a size_t comes first"
+        self._packets = (ctypes.c_ubyte * (count * BUFFER_BYTES))()
+        self._names = (ctypes.c_ubyte * (count * name_bytes))()
+        self._iovs = (_IoVec * count)()
+        self._messages = (_Message * count)()
+        self.first = ctypes.addressof(self._messages)
+        names = memoryview(self._names).cast("B")
+        self.names = tuple(names[i * name_bytes : (i + 1) * name_bytes] for i in range(count))
+        buffers = []
+        for i, (message, iov) in enumerate(zip(self._messages, self._iovs, strict=True)):
+            iov.base = ctypes.addressof(self._packets) + i * BUFFER_BYTES
+            iov.length = room_bytes
+            message.header.name = ctypes.addressof(self._names) + i * name_bytes
+            message.header.name_length = name_bytes
+            message.header.iov = ctypes.addressof(iov)
+            message.header.iov_length = 1
+            length_at = (
+                ctypes.addressof(message) + _Message.length.offset
+                if is_received
+                else ctypes.addressof(iov) + _IoVec.length.offset
+            )
+            buffers.append(PacketBuffer.over(iov.base, length_at, owner=self))
+        self.buffers = tuple(buffers)
+
+
+class Outbox:
+    """Datagrams on their way out: filled one by one, handed to the kernel together.
+
+    In the hot loop: fill `buffers[posted]`, write the address into `receivers[posted]`, count
+    `posted` up, and `flush` when it has reached `SEND_SLOTS`. Others call `room` and `post`.
+    `hand_over(count)` takes the first `count`; it is called by `flush` and must not block.
+    """
+
+    def __init__(self, name_bytes: int, hand_over: Callable[[int], None]) -> None:
+        self._slots = _Slots(SEND_SLOTS, name_bytes, 0, is_received=False)
+        self._hand_over = hand_over
+        self.first = self._slots.first
+        self.buffers = self._slots.buffers
+        self.receivers = self._slots.names
+        self.posted = 0
+        self.is_held = False
+        """More is coming: `post` lets nothing go by itself."""
+
+    def room(self) -> PacketBuffer:
+        """The next buffer to fill; it goes with `post`, or is given out again."""
+        if self.posted == SEND_SLOTS:
+            self.flush()
+        return self.buffers[self.posted]
+
+    def post(self, address: Address) -> None:
+        """Let the buffer that `room` gave go to `address`: at once, or when held ones go."""
+        self.receivers[self.posted][:] = address
+        self.posted += 1
+        if not self.is_held:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over everything posted."""
+        count, self.posted = self.posted, 0
+        if count:
+            self._hand_over(count)
 
 
 class MediaSocket:
-    """Owns the socket. `on_datagram(length, address)` is called with the datagram in `buffer`.
+    """Owns the socket and the memory of what passes through it.
 
-    The buffer is overwritten by the next datagram. A datagram that fills it whole was probably cut
-    and is dropped (`oversized`).
+    `on_datagrams(count)` is called when the first `count` of `received` hold datagrams from
+    `senders`; the next batch overwrites them. What is posted to the `outbox` meanwhile leaves when
+    it returns; what is posted at any other time leaves at once.
     """
 
-    def __init__(
-        self, host: str, port: int, buffer: memoryview, on_datagram: Callable[[int, Address], None]
-    ) -> None:
+    def __init__(self, host: str, port: int, on_datagrams: Callable[[int], None]) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -43,42 +164,65 @@ class MediaSocket:
             raise
         self.port: int = self._socket.getsockname()[1]
         self.sent_dropped = 0
-        self.oversized = 0
-        self._buffer = buffer
-        self._on_datagram = on_datagram
+        name_bytes = IPV6_NAME_BYTES if family == socket.AF_INET6 else IPV4_NAME_BYTES
+        # What fills this much could not be forwarded under another profile's tag; whoever looks
+        # drops it as oversized. 1,900 bytes is far above any path's MTU.
+        self._incoming = _Slots(RECEIVE_SLOTS, name_bytes, MAX_PLAIN_BYTES, is_received=True)
+        self.received = self._incoming.buffers
+        self.senders = self._incoming.names
+        self.outbox = Outbox(name_bytes, self._hand_over)
+        self._on_datagrams = on_datagrams
         self._loop = asyncio.get_running_loop()
-        self._sendto: Callable[[bytes | memoryview, Address], int] = self._socket.sendto
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._fd = self._socket.fileno()
+        self._loop.add_reader(self._fd, self._readable)
 
-    def send(self, data: bytes | memoryview, address: Address | None) -> bool:
-        """Whether the kernel took it. False means dropped and counted: full buffer, no route, or
-        an address that was lost (None) between choosing and sending."""
-        try:
-            self._sendto(data, address)
-        except (OSError, TypeError):  # BlockingIOError is one; TypeError: the address is None
-            self.sent_dropped += 1
-            return False
-        return True
+    def send(self, data: bytes, address: Address) -> None:
+        """Post one datagram of at most `BUFFER_BYTES` as it is."""
+        buffer = self.outbox.room()
+        buffer.view[: len(data)] = data
+        buffer.length[0] = len(data)
+        self.outbox.post(address)
 
     def close(self) -> None:
-        """Stop reading and free the port."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
+        """Stop reading and free the port. What is sent afterwards goes nowhere."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
             self._socket.close()
+            self._fd = -1
 
     def _readable(self) -> None:
-        receive = self._socket.recvfrom_into
-        buffer = self._buffer
-        on_datagram = self._on_datagram
-        whole = len(buffer)
-        for _ in range(BATCH):
-            try:
-                length, address = receive(buffer)
-            except BlockingIOError:
+        # An error here (an ICMP answer to something we sent) carries no datagram: nothing is lost.
+        first = ctypes.c_void_p(self._incoming.first)
+        count = _libc.recvmmsg(self._fd, first, RECEIVE_SLOTS, _MSG_DONTWAIT, None)
+        if count <= 0:
+            return
+        self.outbox.is_held = True
+        try:
+            self._on_datagrams(count)
+        finally:
+            self.outbox.is_held = False
+            self.outbox.flush()
+
+    def _hand_over(self, count: int) -> None:
+        """What the kernel does not take is dropped and counted."""
+        done = 0
+        while done < count:
+            first = ctypes.c_void_p(self.outbox.first + done * ctypes.sizeof(_Message))
+            sent = _libc.sendmmsg(self._fd, first, count - done, _MSG_DONTWAIT)
+            if sent > 0:
+                done += sent
+            elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):  # full, also for the rest
+                self.sent_dropped += count - done
                 return
-            except OSError:  # an ICMP answer to something we sent; there is no datagram to lose
-                continue
-            if length == whole:
-                self.oversized += 1
-                continue
-            on_datagram(length, address)
+            else:  # no route, or a firewall's word: this one receiver's affair
+                self.sent_dropped += 1
+                done += 1
+
+
+def host_and_port(address: Address) -> tuple[str, int]:
+    """The IP address as text, and the port."""
+    if len(address) == IPV4_NAME_BYTES:
+        _, port, host = _IPV4.unpack_from(address)
+        return socket.inet_ntop(socket.AF_INET, host), int.from_bytes(port, "big")
+    _, port, host = _IPV6.unpack_from(address)
+    return socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big")

@@ -37,16 +37,29 @@ class PacketBuffer:
     """One packet's worth of memory, seen three ways.
 
     `cdata` is what C takes, `view` is the same bytes for Python, `length` is the `int *` that
-    libsrtp reads and writes. Owned by the node and reused for every packet: nothing may keep a
-    slice of `view` beyond the call that got it.
+    libsrtp reads and writes. Reused for every packet: nothing may keep a slice of `view` beyond the
+    call that got it.
     """
 
-    __slots__ = ("cdata", "length", "view")
+    __slots__ = ("_owner", "cdata", "length", "view")
 
     def __init__(self) -> None:
-        self.cdata: Any = ffi.new("unsigned char[]", BUFFER_BYTES)  # Any: cffi has no types
-        self.view = memoryview(ffi.buffer(self.cdata)).cast("B")
+        # Any: cffi has no types.
+        self.cdata: Any = ffi.new("unsigned char[]", BUFFER_BYTES)
         self.length: Any = ffi.new("int *")
+        self.view = memoryview(ffi.buffer(self.cdata, BUFFER_BYTES)).cast("B")
+        self._owner: object = None
+
+    @classmethod
+    def over(cls, memory: int, length: int, *, owner: object) -> "PacketBuffer":
+        """On memory that others use too: `BUFFER_BYTES` at the address `memory`, an `int` at the
+        address `length`; both live while `owner` does, which is kept."""
+        buffer = cls.__new__(cls)
+        buffer.cdata = ffi.cast("unsigned char *", memory)
+        buffer.length = ffi.cast("int *", length)
+        buffer.view = memoryview(ffi.buffer(buffer.cdata, BUFFER_BYTES)).cast("B")
+        buffer._owner = owner
+        return buffer
 
 
 class SrtpSession:

@@ -20,8 +20,8 @@ class PartyTap(Protocol):
         """The index under which packets of this SSRC arrive; asked again when the codec changes."""
         ...
 
-    def rtp(self, track_index: int, packet: bytes | memoryview, arrival_ns: int) -> None:
-        """One decrypted RTP packet as received; copied before return."""
+    def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
+        """One decrypted RTP packet as received."""
         ...
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:

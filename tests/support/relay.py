@@ -14,6 +14,7 @@ from media.journal import MarkKind
 from media.router import Router
 from media.rtp import HEADER
 from media.sdp import OPUS, RTX_OF, VP8
+from media.socket import IPV4_NAME_BYTES, Address, Outbox
 from media.srtp import PacketBuffer, SrtpSession
 from media.tables import Leg, Publication, Subscription
 from media.tracks import CodecInfo, TrackName
@@ -55,8 +56,8 @@ class ListeningTap:
         self.tracks.append((ssrc, name, codec))
         return len(self.tracks) - 1
 
-    def rtp(self, track_index: int, packet: bytes | memoryview, arrival_ns: int) -> None:
-        self.packets.append(bytes(packet))
+    def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
+        self.packets.append(packet)
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         self.reports.append((ntp_time, rtp_time))
@@ -70,7 +71,7 @@ class ListeningTap:
 class Client:
     """The far end of one leg: encrypts what it sends, decrypts what the relay sent it."""
 
-    def __init__(self, name: str, address: tuple[str, int]) -> None:
+    def __init__(self, name: str, address: Address) -> None:
         self.events: list[MediaEvent] = []
         self.leg = Leg(
             ParticipantId(name),
@@ -99,17 +100,18 @@ class Relay:
     """`alice` publishes camera and microphone, `bob` receives both; the room is live."""
 
     def __init__(self) -> None:
-        self.rx, self.tx = PacketBuffer(), PacketBuffer()
-        self.sent: list[tuple[bytes, object]] = []
+        self.rx = PacketBuffer()
+        self.outbox = Outbox(IPV4_NAME_BYTES, self._hand_over)
+        self.sent: list[tuple[bytes, Address]] = []
         self.rtcp: list[tuple[Leg, AnyRtcpPacket]] = []
         self.repairs: list[bytes] = []
         self.wakes = 0
         self.feedback = Feedback(
             self._send_rtcp, lambda _, data: self.repairs.append(data), self._wake
         )
-        self.router = Router(self.rx, self.tx, self._send, self.feedback)
-        self.alice = Client("alice", ("192.0.2.1", 1))
-        self.bob = Client("bob", ("192.0.2.2", 2))
+        self.router = Router(self.outbox, self.feedback)
+        self.alice = Client("alice", b"alice's address!")
+        self.bob = Client("bob", b"bob's address!!!")
         self.camera = self._publish(TrackName.CAMERA, "m0", 1111, rtx_ssrc=1112)
         self.microphone = self._publish(TrackName.MICROPHONE, "m1", 2222)
         self.to_bob = self._subscribe(self.camera, self.bob)
@@ -121,7 +123,9 @@ class Relay:
 
     def receive_encrypted(self, client: Client, data: bytes, now_ns: int = 0) -> None:
         self.rx.view[: len(data)] = data
-        self.router.receive(client.leg, len(data), now_ns)
+        self.rx.length[0] = len(data)
+        self.router.receive(client.leg, self.rx, now_ns)
+        self.outbox.flush()
 
     def delivered(self, client: Client) -> list[bytes]:
         """What `client` has been sent since last asked, decrypted."""
@@ -171,9 +175,11 @@ class Relay:
         client.leg.subscriptions[subscription.ssrc] = subscription
         return subscription
 
-    def _send(self, data: bytes | memoryview, address: object) -> bool:
-        self.sent.append((bytes(data), address))
-        return True
+    def _hand_over(self, count: int) -> None:
+        for buffer, receiver in zip(
+            self.outbox.buffers[:count], self.outbox.receivers, strict=False
+        ):
+            self.sent.append((buffer.view[: buffer.length[0]].tobytes(), receiver.tobytes()))
 
     def _send_rtcp(self, leg: Leg, data: bytes) -> None:
         self.rtcp += [(leg, packet) for packet in RtcpPacket.parse(data)]

@@ -12,6 +12,7 @@ from media.ice import (
     answer_check,
     new_credentials,
 )
+from media.socket import Address
 
 OURS = "server-name"
 PASSWORD = "correct horse battery staple"
@@ -131,26 +132,26 @@ def test_credentials_are_long_and_fresh() -> None:
 
 
 class SomeLeg:
-    address: object | None = None
+    address: Address | None = None
 
 
 def test_the_first_proven_address_is_used_until_the_client_nominates() -> None:
     book: AddressBook[SomeLeg] = AddressBook()
     leg = SomeLeg()
-    assert book.prove(leg, "wifi", nominated=False)
-    assert not book.prove(leg, "cable", nominated=False)
-    assert leg.address == "wifi"
-    assert book.prove(leg, "cable", nominated=True)
-    assert leg.address == "cable"
-    assert book.by_address == {"wifi": leg, "cable": leg}
+    assert book.prove(leg, b"wifi", nominated=False)
+    assert not book.prove(leg, b"cable", nominated=False)
+    assert leg.address == b"wifi"
+    assert book.prove(leg, b"cable", nominated=True)
+    assert leg.address == b"cable"
+    assert book.by_address == {b"wifi": leg, b"cable": leg}
 
 
 def test_an_address_that_another_leg_proves_changes_hands() -> None:
     book: AddressBook[SomeLeg] = AddressBook()
     old, new = SomeLeg(), SomeLeg()
-    book.prove(old, "mapping", nominated=True)
-    book.prove(new, "mapping", nominated=True)
-    assert book.by_address["mapping"] is new
+    book.prove(old, b"mapping", nominated=True)
+    book.prove(new, b"mapping", nominated=True)
+    assert book.by_address[b"mapping"] is new
     assert old.address is None
 
 
@@ -158,16 +159,16 @@ def test_a_leg_with_very_many_addresses_loses_the_oldest() -> None:
     book: AddressBook[SomeLeg] = AddressBook()
     leg = SomeLeg()
     for number in range(MAX_ADDRESSES_PER_LEG + 5):
-        book.prove(leg, number, nominated=False)
+        book.prove(leg, b"%d" % number, nominated=False)
     assert len(book.by_address) == MAX_ADDRESSES_PER_LEG
-    assert leg.address == 0  # the one in use stays
-    assert 0 in book.by_address
+    assert leg.address == b"0"  # the one in use stays
+    assert b"0" in book.by_address
 
 
 def test_a_forgotten_leg_is_nowhere() -> None:
     book: AddressBook[SomeLeg] = AddressBook()
     leg = SomeLeg()
-    book.prove(leg, "here", nominated=True)
+    book.prove(leg, b"here", nominated=True)
     book.forget(leg)
     assert book.by_address == {}
     assert leg.address is None

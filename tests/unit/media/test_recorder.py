@@ -79,7 +79,7 @@ class Desk:
     def send(self, count: int = 1) -> None:
         for _ in range(count):
             packet = b"packet %d" % len(self.sent)
-            self.tap.rtp(self.track, memoryview(bytearray(packet)), self.clock.monotonic_ns())
+            self.tap.rtp(self.track, packet, self.clock.monotonic_ns())
             self.sent.append(packet)
 
     def tick(self, milliseconds: int = 40) -> None:
@@ -137,14 +137,6 @@ async def test_packets_after_the_seal_are_ignored(desk: Desk) -> None:
     desk.tick()
     assert desk.kept() == desk.sent[:3]
     assert manifest.verify(desk.directory).is_intact
-
-
-async def test_a_packet_is_copied_before_the_call_returns(desk: Desk) -> None:
-    buffer = bytearray(b"before")
-    desk.tap.rtp(desk.track, memoryview(buffer), 1)
-    buffer[:] = b"after!"
-    await desk.recorder.seal()
-    assert desk.kept() == [b"before"]
 
 
 @pytest.mark.parametrize("fits", [0, 1, 50, 500])
