@@ -190,20 +190,24 @@ class Router:
             copy = in_their_numbers(packet, target.numbers or {})
             if copy is None:
                 continue
+            address = target.leg.address
+            if address is None:
+                continue
             length = len(copy)
-            self._tx_view[:length] = copy
+            buffer = self._outbox.room()
+            buffer.view[:length] = copy
             REWRITE.pack_into(
-                self._tx_view,
+                buffer.view,
                 REWRITE_AT,
                 (out_seq + target.seq_offset) & 0xFFFF,
                 (out_timestamp + target.timestamp_offset) & 0xFFFFFFFF,
                 target.ssrc,
             )
-            self._size[0] = length
-            if protect(target.leg.tx, self._tx_cdata, self._size):
+            buffer.length[0] = length
+            if protect(target.leg.tx, buffer.cdata, buffer.length):
                 self.unprotectable += 1
                 continue
-            self._send(self._tx_view[: self._size[0]], target.leg.address)
+            self._outbox.post(address)
             target.packets += 1
             target.octets += length
 
