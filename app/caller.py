@@ -80,8 +80,9 @@ class Caller:
             try:
                 await self.signaling.answer(offer.revision, answer)
             except SignalingRefused as refused:
-                # A newer offer is on its way; the answer to this one is of no use to anyone.
-                if refused.code != "stale_answer":
+                # A newer offer is on its way, or the talk has just ended; the answer to this one is
+                # of no use to anyone.
+                if refused.code not in ("stale_answer", "session_ended"):
                     raise
 
 

@@ -175,9 +175,7 @@ class Hub:
         try:
             return await self._host(grant, may_open=False)
         except SeatExpired as nobody:
-            raise RoomNotOpen(
-                "This room is not open yet. Try again when the talk is prepared."
-            ) from nobody
+            raise RoomNotOpen from nobody
 
     async def _host(self, grant: Grant, *, may_open: bool) -> RoomHost:
         room_id = RoomId(grant.room_id)

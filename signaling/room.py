@@ -128,6 +128,10 @@ class RoomNotOpen(Conflict):
 
     code = "room_not_open"
 
+    def __init__(self) -> None:
+        words = "Nobody is in this room yet. Try again when the talk is prepared."
+        super().__init__(words, retry_after_s=5)
+
 
 class RoomFull(Conflict):
     code = "room_full"
@@ -387,7 +391,7 @@ class Room:
         if self.is_over:
             return TalkOver("This session is over.")
         if not any(self._people()):
-            return RoomNotOpen("Nobody is in this room yet. Try again when the talk is prepared.")
+            return RoomNotOpen()
         if seat is None and len(self.seats) >= MAX_SEATS:
             return RoomFull("This room is full.")
         if seat is not None and not seat.has_left and seat.media is Media.CONNECTED:
