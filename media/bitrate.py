@@ -39,11 +39,15 @@ KNOWN_AFTER_NS: Final = 2 * SECOND
 MAX_STREAMS: Final = 8
 # Between two cuts a sender must have had the time to follow the first.
 CUT_EVERY_NS: Final = 700 * MS
+# A queue takes longer than this to drain; what is gone sooner was a machine that stumbled.
+UNDO_WITHIN_NS: Final = 600 * MS
 # Cuts that did not shorten the delay: then there is no queue but a longer way.
 CUTS_IN_VAIN: Final = 3
 # What a cut found out about the line is believed this long.
 CAPACITY_FRESH_NS: Final = 30 * SECOND
 
+# The losses of a full queue are reported a second or two after it was seen.
+LOSS_TOLD_NS: Final = 2 * SECOND
 LOSS_LOW: Final = 0.02
 LOSS_HIGH: Final = 0.10
 # Loss alone, without delay, is a bad radio more often than a full line: slowing down further than
@@ -55,13 +59,14 @@ ESTIMATE_FRESH_NS: Final = 10 * SECOND
 # Below this a picture is not worth what it takes from the sound beside it ...
 HOLD_BELOW_BPS: Final = 60_000
 # ... and it is tried again after a while that doubles with every failure.
-HOLD_FIRST_NS: Final = 10 * SECOND
+HOLD_AFTER_SECONDS: Final = 3
+HOLD_FIRST_NS: Final = 8 * SECOND
 HOLD_LONGEST_NS: Final = 60 * SECOND
 # A picture let through again asks its sender for no more than this at first.
 RESUME_BPS: Final = 80_000
 RESUME_AHEAD_NS: Final = 1 * SECOND  # asked for before the picture is let through
 REPAIR_BYTES: Final = 1_150
-REPAIRS_LEAST: Final = 5
+REPAIRS_LEAST: Final = 1
 REPAIR_SHARE: Final = 0.1
 
 
@@ -88,10 +93,12 @@ class Uplink:
     """One client's line to us. `rate_bps` is what all its pictures together may send."""
 
     __slots__ = (
+        "_before_cut_bps",
         "_bits",
         "_capacity_at_ns",
         "_capacity_bps",
         "_cut_at_ns",
+        "_cut_queue_ms",
         "_cuts",
         "_first_queue_ms",
         "_high_samples",
@@ -113,8 +120,9 @@ class Uplink:
         self._quiet_seconds = 0
         self._high_samples = 0
         self._cuts = 0
-        self._first_queue_ms = 0.0
-        self._cut_at_ns = 0
+        self._before_cut_bps = 0
+        self._first_queue_ms = self._cut_queue_ms = 0.0
+        self._cut_at_ns = -LOSS_TOLD_NS
         self._capacity_bps = 0
         self._capacity_at_ns = 0
 
@@ -126,20 +134,22 @@ class Uplink:
         self, now_ns: int, *, packets: int, octets: int, transits_ms: Mapping[int, float]
     ) -> bool:
         """A few times a second: the leg's counters, and of every stream that has moved since the
-        last sample the latest transit, whose zero may be anywhere. Whether `rate_bps` was cut, so
-        that the sender must hear of it at once."""
+        last sample the latest transit, whose zero may be anywhere. Whether `rate_bps` was changed,
+        so that the sender must hear of it at once."""
         if not transits_ms:
             return False
         self._measure(now_ns, (octets + packets * OVERHEAD_BYTES) * 8)
         self.queue_ms = self._queue_ms(now_ns, transits_ms)
         if self.queue_ms < QUEUE_HIGH_MS:
-            self._high_samples = self._cuts = 0
-            return False
+            return self._calm(now_ns)
         self._high_samples += 1
         if not self.is_congested or now_ns - self._cut_at_ns < CUT_EVERY_NS or not self._line_bps:
             return False
         if self._cuts == 0:
             self._first_queue_ms = self.queue_ms
+        elif self.queue_ms < 0.85 * self._cut_queue_ms:
+            self._cut_queue_ms = self.queue_ms  # it drains: the sender follows
+            return False
         elif self._cuts >= CUTS_IN_VAIN and self.queue_ms > 0.8 * self._first_queue_ms:
             self._shortest.clear()
             self._high_samples = self._cuts = 0
@@ -147,6 +157,19 @@ class Uplink:
         self._cuts += 1
         self._cut(now_ns)
         return True
+
+    def _calm(self, now_ns: int) -> bool:
+        """No queue. Whether that shows that the last cut was mistaken, and it is undone."""
+        is_mistake = (
+            self._cuts == 1
+            and self.queue_ms < QUEUE_LOW_MS
+            and now_ns - self._cut_at_ns < UNDO_WITHIN_NS
+        )
+        self._high_samples = self._cuts = 0
+        if is_mistake:
+            self.rate_bps = self._before_cut_bps
+            self._capacity_bps = 0
+        return is_mistake
 
     def _measure(self, now_ns: int, bits: int) -> None:
         """What the line passes: the better of this sample and the last, for a sender or a machine
@@ -175,13 +198,18 @@ class Uplink:
     def _cut(self, now_ns: int) -> None:
         """A line with a queue passes what it can: what arrives now is its capacity."""
         self._cut_at_ns = self._capacity_at_ns = now_ns
+        self._cut_queue_ms = self.queue_ms
         self._capacity_bps = self._line_bps
         self._quiet_seconds = 0
+        if self._cuts == 1:
+            self._before_cut_bps = self.rate_bps
         share = 0.85 if self.queue_ms < QUEUE_LONG_MS else 0.6
         self.rate_bps = min(self.rate_bps, _picture_bps(int(self._line_bps * share)))
 
     def second(self, now_ns: int, loss: float) -> None:
         """Once a second: the share of packets that was lost on the way to us."""
+        if self._cuts or now_ns - self._cut_at_ns < LOSS_TOLD_NS:
+            return  # the queue has told already, and better: what it lost is no second reason
         if loss > LOSS_HIGH:
             floor_bps = LOSS_FLOOR_BPS if loss < LOSS_HOPELESS else VIDEO_FLOOR_BPS
             self.rate_bps = max(int(self.rate_bps * (1 - loss / 2)), min(floor_bps, self.rate_bps))
@@ -291,7 +319,7 @@ class Downlink:
                 self._hold_ns = HOLD_FIRST_NS
             return False
         self._low_seconds += 1
-        if self._low_seconds < 2:
+        if self._low_seconds < HOLD_AFTER_SECONDS:
             return False
         self.is_held = True
         self._resume_at_ns = now_ns + self._hold_ns
@@ -301,6 +329,8 @@ class Downlink:
     def repairs(self, now_ns: int, most: int) -> int:
         """How many packets may be sent again in this second: what the line has room for beside the
         picture itself, and a tenth of it in any case."""
+        if self.is_held:
+            return 0
         limit_bps = self.limit_bps(now_ns)
         room_bps = max(limit_bps - self._sent_bps, int(REPAIR_SHARE * limit_bps))
         return min(most, max(REPAIRS_LEAST, room_bps // (8 * REPAIR_BYTES)))

@@ -303,7 +303,7 @@ class Feedback:
         moved = [s for s in flowing if s.received != s.received_sampled]
         for source in moved:
             source.received_sampled = source.received
-        is_cut = leg.uplink.sample(
+        is_changed = leg.uplink.sample(
             now_ns,
             packets=leg.packets_in,
             octets=leg.bytes_in,
@@ -311,7 +311,7 @@ class Feedback:
         )
         if not moved:
             return
-        if is_cut or not leg.allowed_at_ns:
+        if is_changed or not leg.allowed_at_ns:
             # The first word comes early: a browser believes it whole only in its first two seconds.
             self._allow(leg, now_ns)
 
