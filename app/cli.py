@@ -344,6 +344,26 @@ def drill_network(
         raise typer.Exit(1)
 
 
+@drill.command("outage")
+def drill_outage(
+    count: Annotated[int, typer.Option(min=1, help="Rounds of every kind on each lane.")] = 1,
+    outage: Annotated[str, typer.Option(help="Lengths of link outages, s.")] = "5,10,20,30",
+    kinds: Annotated[str, typer.Option()] = "link,reload,kill,nat,socket,clock,server",
+    lanes: Annotated[int, typer.Option(min=1, max=16, help="Calls at the same time.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Cut lines, rebind NATs, kill browsers and the server under real pages: when is media back?"""
+    from bench.outage import Plan, run
+
+    lengths = tuple(int(word) for word in outage.split(","))
+    last: dict[str, object] = {}
+    for last in run(Plan(count, lanes, tuple(kinds.split(",")), lengths)):
+        words = json.dumps(last) if as_json else "  ".join(f"{k}: {v}" for k, v in last.items())
+        typer.echo(words)
+    if last.get("failed") != 0:
+        raise typer.Exit(1)
+
+
 @kiosk.command("code")
 def kiosk_code(
     name: Annotated[str, typer.Argument(help="The kiosk's name, e.g. 甘孜县一号机")],

@@ -123,7 +123,9 @@ class Lane:
 
     def mend(self) -> int:
         """End the fault; how many packets it has cost."""
-        listed = json.loads(self._in_router("nft", "-j", "list", "counter", "inet", "fault", "lost"))
+        listed = json.loads(
+            self._in_router("nft", "-j", "list", "counter", "inet", "fault", "lost")
+        )
         self._nft("delete table inet fault")
         self._fault = None
         return sum(item["counter"]["packets"] for item in listed["nftables"] if "counter" in item)

@@ -6,7 +6,7 @@ killed. What is measured is what a person would notice: the last of four streams
 both ways) to arrive again after the fault is over. Each row says what proves that the fault
 happened. Afterwards the journals are read: every gap has to stand there, where it was.
 
-    run(count, …) -> rows {"kind", "outage_s", "back_s", "noticed_s", "proof", "ok", …}, summary last
+    run(plan) -> rows {"kind", "outage_s", "back_s", "noticed_s", "proof", …}, the summary last
 """
 
 import asyncio
@@ -14,8 +14,10 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Final
@@ -34,17 +37,23 @@ from playwright.async_api import BrowserContext, Page, Playwright, async_playwri
 from app.rehearsal import Desk, ask, book
 from app.seed import found
 from app.seed_facts import PAST_VISITS
-from bench import lanes
+from bench import aftermath, lanes
+from bench.aftermath import Disturbance, Verdict
 from bench.lanes import MEDIA_PORT, SERVER_ADDRESS, SERVER_PORT, Lane
 from core.clock import LOCAL_ZONE
 from core.settings import Settings
+from media.journal import open_journal
 from tests.support.browser import CHROMIUM, person
 from tests.support.server import ServerProcess
 
-KINDS: Final = ("link", "reload", "kill", "nat", "socket", "server")
+KINDS: Final = ("link", "reload", "kill", "nat", "socket", "clock", "server")
 OUTAGES_S: Final = (5, 10, 20, 30, 120)
 URL: Final = f"http://{SERVER_ADDRESS}:{SERVER_PORT}"
 WATCH: Final = Path(__file__).with_name("watch.js")
+WALL_CLOCK: Final = Path(__file__).with_name("wall_clock.c")
+CLOCK_JUMP_S: Final = 3600
+WHOLE_HOUSE: Final = ("clock", "server")
+"""Kinds that befall all lanes at once."""
 VISIT: Final = PAST_VISITS[0]
 PATIENCE_S: Final = 30.0
 SETTLED_S: Final = 4.0
@@ -56,10 +65,7 @@ FLAGS: Final = (
     # Small pictures, seldom: the campaign measures lines, not this machine's encoders.
     "--use-fake-device-for-media-stream=fps=10",
 )
-LIMITS_S: Final = {"link": 2.0, "reload": 2.0, "kill": 3.0, "nat": 2.5, "socket": 0.3, "server": 5.0}
-"""What each kind may take. Of many runs the 95th percentile counts (`_summary`)."""
 STREAMS: Final = ("sound_up_s", "picture_up_s", "sound_down_s", "picture_down_s")
-NAT_UP_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,28 @@ def run(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 class LabServer(ServerProcess):
-    """The real server on the lab's own address."""
+    """The real server on the lab's own address, with a wall clock that can be moved."""
 
     @property
     def url(self) -> str:
         return URL
+
+    def lend_clock(self, folder: Path) -> bool:
+        """Have the server read its wall clock through us; False if this machine cannot compile."""
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            return False
+        library, offset = folder / "wall_clock.so", folder / "wall_clock"
+        offset.write_bytes(bytes(8))
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(WALL_CLOCK)], check=True
+        )
+        self.extra |= {"LD_PRELOAD": str(library), "WALL_CLOCK": str(offset)}
+        return True
+
+    def move_clock(self, offset_s: int) -> None:
+        with Path(self.extra["WALL_CLOCK"]).open("r+b") as file:
+            file.write(offset_s.to_bytes(8, "little", signed=True))
 
 
 @dataclass(slots=True)
@@ -105,17 +128,8 @@ class Call:
     office: Page
     open_kiosk: Callable[[], Awaitable[Page]]
     kiosk: Page | None = None
-    faults: list["Fault"] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """When a call was disturbed, on the monotonic clock that the journals use."""
-
-    kind: str
-    lane: int
-    from_ns: int
-    to_ns: int
+    session_id: str = ""
+    faults: list[Disturbance] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -145,8 +159,14 @@ class Row:
 # ── the stage ────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    server: LabServer
+    calls: list[Call]
+
+
 @asynccontextmanager
-async def _stage(plan: Plan, folder: Path) -> AsyncIterator[tuple[LabServer, list[Call]]]:
+async def _stage(plan: Plan, folder: Path) -> AsyncIterator["_Stage"]:
     """A founded prefecture, its server, and one live call per lane."""
     async with AsyncExitStack() as stack:
         var_dir = folder / "var"
@@ -162,6 +182,10 @@ async def _stage(plan: Plan, folder: Path) -> AsyncIterator[tuple[LabServer, lis
             port=SERVER_PORT, media_port=MEDIA_PORT,
         )  # fmt: skip
         stack.callback(server.stop)
+        if "clock" in plan.kinds and not server.lend_clock(folder):
+            raise RuntimeError(
+                "moving the wall clock needs a C compiler; leave out the kind: clock"
+            )
         await asyncio.to_thread(server.start)
         desk = await stack.enter_async_context(Desk(URL, founding.password))
         hall = await stack.enter_async_context(httpx.AsyncClient(base_url=URL, timeout=30))
@@ -170,7 +194,9 @@ async def _stage(plan: Plan, folder: Path) -> AsyncIterator[tuple[LabServer, lis
         day_id = await desk.publish("lingdao", *_coming_hours(), topics=["草场"])
         official = await desk.as_("lingdao")
         driver = await stack.enter_async_context(async_playwright())
-        office = await stack.enter_async_context(person(driver, folder / "office", flags=FLAGS, size=(1280, 720)))
+        office = await stack.enter_async_context(
+            person(driver, folder / "office", flags=FLAGS, size=(1280, 720))
+        )
         await office.add_init_script(path=WATCH)
         await office.add_cookies(_cookies(official))
         calls = []
@@ -179,12 +205,17 @@ async def _stage(plan: Plan, folder: Path) -> AsyncIterator[tuple[LabServer, lis
             lane.build()
             appointment = await book(hall, day_id, VISIT)
             await _arrive(hall, appointment)
-            opener = _kiosk_opener(driver, stack, folder, lane, appointment["id"], _cookies(hall))
+            opener = _kiosk_opener(
+                driver, stack, folder, lane,
+                appointment_id=appointment["id"], cookies=_cookies(hall),
+            )  # fmt: skip
             page = await office.new_page()
             call = Call(lane, appointment["id"], page, opener)
             await _begin(call)
+            seen = await ask(official, "GET", f"/api/appointments/{appointment['id']}")
+            call.session_id = seen["session_id"]
             calls.append(call)
-        yield server, calls
+        yield _Stage(server, calls)
 
 
 def _coming_hours() -> tuple[Any, Any, Any]:
@@ -207,12 +238,13 @@ async def _arrive(hall: httpx.AsyncClient, appointment: dict[str, Any]) -> None:
 
 def _cookies(client: httpx.AsyncClient) -> list[Any]:  # playwright's own TypedDict
     return [
-        {"name": cookie.name, "value": cookie.value or "", "url": URL} for cookie in client.cookies.jar
+        {"name": cookie.name, "value": cookie.value or "", "url": URL}
+        for cookie in client.cookies.jar
     ]
 
 
 def _kiosk_opener(
-    driver: Playwright, stack: AsyncExitStack, folder: Path, lane: Lane, appointment_id: str,
+    driver: Playwright, stack: AsyncExitStack, folder: Path, lane: Lane, *, appointment_id: str,
     cookies: list[Any],
 ) -> Callable[[], Awaitable[Page]]:  # fmt: skip
     """How to start this kiosk's browser, the first time and after each time it is killed."""
@@ -290,6 +322,15 @@ async def _leg(page: Page) -> int:
     return leg
 
 
+async def _fill_gaps(call: Call, row: Row, since_s: float) -> None:
+    """The longest time that each stream was away since then: for faults that last an instant."""
+    assert call.kiosk is not None
+    row.sound_up_s = await _longest_gap(call.office, "audio", since_s)
+    row.picture_up_s = await _longest_gap(call.office, "video", since_s)
+    row.sound_down_s = await _longest_gap(call.kiosk, "audio", since_s)
+    row.picture_down_s = await _longest_gap(call.kiosk, "video", since_s)
+
+
 async def _settle(call: Call) -> None:
     """Until nothing has been missing on any stream for a while."""
     assert call.kiosk is not None
@@ -335,7 +376,7 @@ async def _link(call: Call, outage_s: int) -> Row:
     await asyncio.sleep(outage_s)
     dropped = call.lane.mend()
     mended_s, to_ns = time.time(), time.monotonic_ns()
-    call.faults.append(Fault("link", call.lane.number, from_ns, to_ns))
+    call.faults.append(Disturbance("link", from_ns, to_ns))
     row.noticed_s = await _told(call.office, "petitioner", ("silent",), cut_s)
     await _measure(call, row, mended_s)
     row.legs = (before, await _leg(call.kiosk))
@@ -358,7 +399,7 @@ async def _reload(call: Call, _: int) -> Row:
     row.legs = (before, await _leg(call.kiosk))
     up = [await _longest_gap(call.office, stream, from_s) for stream in ("audio", "video")]
     row.sound_up_s, row.picture_up_s = up
-    call.faults.append(Fault("reload", call.lane.number, from_ns, time.monotonic_ns()))
+    call.faults.append(Disturbance("reload", from_ns, time.monotonic_ns()))
     row.proof = f"leg {before} → {row.legs[1]}"
     if row.legs[1] <= before:
         row.trouble = "the page was not reloaded"
@@ -382,8 +423,8 @@ async def _kill(call: Call, _: int) -> Row:
         row.trouble = "the browser lives"
     again_s = time.time()
     call.kiosk = await call.open_kiosk()
-    call.faults.append(Fault("kill", call.lane.number, from_ns, time.monotonic_ns()))
     await _measure(call, row, again_s)
+    call.faults.append(Disturbance("kill", from_ns, time.monotonic_ns()))
     row.legs = (before, await _leg(call.kiosk))
     return row
 
@@ -397,13 +438,12 @@ async def _nat(call: Call, _: int) -> Row:
     from_s, from_ns = time.time(), time.monotonic_ns()
     call.lane.rebind()
     await asyncio.sleep(6)
-    call.faults.append(Fault("nat", call.lane.number, from_ns, time.monotonic_ns()))
-    row.sound_up_s = await _longest_gap(call.office, "audio", from_s)
-    row.picture_up_s = await _longest_gap(call.office, "video", from_s)
-    row.sound_down_s = await _longest_gap(call.kiosk, "audio", from_s)
-    row.picture_down_s = await _longest_gap(call.kiosk, "video", from_s)
+    call.faults.append(Disturbance("nat", from_ns, time.monotonic_ns()))
+    await _fill_gaps(call, row, from_s)
     row.legs = (before, await _leg(call.kiosk))
-    row.proof = f"public port {' '.join(sorted(ports))} → {' '.join(sorted(call.lane.public_ports()))}"
+    row.proof = (
+        f"public port {' '.join(sorted(ports))} → {' '.join(sorted(call.lane.public_ports()))}"
+    )
     if call.lane.public_ports() & ports:
         row.trouble = "the mapping stayed"
     return row
@@ -415,15 +455,13 @@ async def _socket(call: Call, _: int) -> Row:
     row = Row("socket", call.lane.number, SOCKET_CUT_S)
     before = await _leg(call.kiosk)
     opened = await call.kiosk.evaluate("() => window.drill.sockets.length")
-    from_s = time.time()
+    from_s, from_ns = time.time(), time.monotonic_ns()
     call.lane.cut("signaling")
     await asyncio.sleep(SOCKET_CUT_S)
     resets = call.lane.mend()
     await asyncio.sleep(4)
-    row.sound_up_s = await _longest_gap(call.office, "audio", from_s)
-    row.picture_up_s = await _longest_gap(call.office, "video", from_s)
-    row.sound_down_s = await _longest_gap(call.kiosk, "audio", from_s)
-    row.picture_down_s = await _longest_gap(call.kiosk, "video", from_s)
+    call.faults.append(Disturbance("socket", from_ns, time.monotonic_ns()))
+    await _fill_gaps(call, row, from_s)
     row.legs = (before, await _leg(call.kiosk))
     reopened = await call.kiosk.evaluate("() => window.drill.sockets.length") - opened
     row.proof = f"{resets} resets, {reopened} sockets opened again"
@@ -432,6 +470,33 @@ async def _socket(call: Call, _: int) -> Row:
     if row.legs[0] != row.legs[1]:
         row.trouble = "media began anew"
     return row
+
+
+async def _clock_moved(server: LabServer, calls: list[Call]) -> list[Row]:
+    """The server's wall clock jumps an hour ahead, and back again."""
+    rows = [Row("clock", call.lane.number, 0) for call in calls]
+    pages = [(call, call.kiosk) for call in calls if call.kiosk is not None]
+    before = [await _leg(kiosk) for _, kiosk in pages]
+    sockets = [await kiosk.evaluate("() => window.drill.sockets.length") for _, kiosk in pages]
+    from_s, from_ns = time.time(), time.monotonic_ns()
+    moved = []
+    for offset_s in (CLOCK_JUMP_S, 0):
+        server.move_clock(offset_s)
+        await asyncio.sleep(6)
+        async with httpx.AsyncClient() as client:
+            said = (await client.get(f"{URL}/livez")).headers["date"]
+        moved.append(round(parsedate_to_datetime(said).timestamp() - time.time()))
+    for (call, kiosk), row, leg, opened in zip(pages, rows, before, sockets, strict=True):
+        await _fill_gaps(call, row, from_s)
+        row.legs = (leg, await _leg(kiosk))
+        row.proof = f"the server's Date was off by {moved[0]} s, then by {moved[1]} s"
+        reopened = await kiosk.evaluate("() => window.drill.sockets.length") - opened
+        if abs(moved[0] - CLOCK_JUMP_S) > 5 or abs(moved[1]) > 5:
+            row.trouble = "the clock did not move"
+        elif reopened or row.legs[0] != row.legs[1]:
+            row.trouble = "a transport began anew"
+        call.faults.append(Disturbance("clock", from_ns, time.monotonic_ns()))
+    return rows
 
 
 async def _server_killed(server: LabServer, calls: list[Call]) -> list[Row]:
@@ -455,7 +520,7 @@ async def _server_killed(server: LabServer, calls: list[Call]) -> list[Row]:
         row.legs = (leg, await _leg(call.kiosk))
         row.proof = f"killed, ready again after {ready_s} s"
         row.trouble = "" if died and row.legs[1] > leg else "the server was not killed"
-        call.faults.append(Fault("server", call.lane.number, from_ns, time.monotonic_ns()))
+        call.faults.append(Disturbance("server", from_ns, time.monotonic_ns()))
     return rows
 
 
@@ -469,7 +534,6 @@ _FAULTS: Final[dict[str, Callable[[Call, int], Awaitable[Row]]]] = {
 
 async def _campaign(plan: Plan, folder: Path, say: Callable[[dict[str, Any]], None]) -> None:
     rows: list[Row] = []
-    journal: dict[str, Any] = {}
 
     def note(row: Row) -> None:
         rows.append(row)
@@ -478,7 +542,7 @@ async def _campaign(plan: Plan, folder: Path, say: Callable[[dict[str, Any]], No
     async def work(call: Call) -> None:
         for number in range(plan.count):
             for kind in plan.kinds:
-                if kind == "server":
+                if kind in WHOLE_HOUSE:
                     continue
                 lengths = plan.outages_s if kind == "link" else (0,)
                 for outage_s in lengths:
@@ -490,18 +554,37 @@ async def _campaign(plan: Plan, folder: Path, say: Callable[[dict[str, Any]], No
                     except Exception as error:  # a lane that broke is a result, not an accident
                         note(Row(kind, call.lane.number, outage_s, trouble=repr(error)[:300]))
 
-    async with _stage(plan, folder) as (server, calls):
+    async with _stage(plan, folder) as stage:
         async with asyncio.TaskGroup() as tg:
-            for call in calls:
+            for call in stage.calls:
                 tg.create_task(work(call), name=f"lane {call.lane.number}")
-        for _ in range(plan.count if "server" in plan.kinds else 0):
-            await asyncio.gather(*(_settle(call) for call in calls))
-            for row in await _server_killed(server, calls):
-                note(row)
-    say({"summary": True, **_summary(rows), "journal": journal, "machine": _machine(plan)})
+        for kind in (kind for kind in WHOLE_HOUSE if kind in plan.kinds):
+            befall = _clock_moved if kind == "clock" else _server_killed
+            for _ in range(plan.count):
+                try:
+                    await asyncio.gather(*(_settle(call) for call in stage.calls))
+                    for row in await befall(stage.server, stage.calls):
+                        note(row)
+                except Exception as error:  # as above: the campaign goes on and counts it
+                    note(Row(kind, 0, 0, trouble=repr(error)[:300]))
+    verdicts = [verdict for call in stage.calls for verdict in _aftermath(folder, call, say)]
+    say({"summary": True, **_summary(rows, verdicts), **_machine(plan)})
 
 
-def _summary(rows: list[Row]) -> dict[str, Any]:
+def _aftermath(folder: Path, call: Call, say: Callable[[dict[str, Any]], None]) -> list[Verdict]:
+    """What the call's recording says about every fault; the server has let go of it."""
+    for recording in (folder / "var" / "recordings").iterdir():
+        with open_journal(next(recording.glob("*.rrj"))) as reader:
+            if reader.header.session_id != call.session_id:
+                continue
+        verdicts = aftermath.judge(recording, folder / f"files-{call.lane.number}", call.faults)
+        for verdict in verdicts:
+            say({"recorded": verdict.is_true, "lane": call.lane.number, **asdict(verdict)})
+        return verdicts
+    raise RuntimeError(f"lane {call.lane.number} has no recording")
+
+
+def _summary(rows: list[Row], verdicts: list[Verdict]) -> dict[str, Any]:
     by_kind: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_kind[f"{row.kind} {row.outage_s:g}" if row.kind == "link" else row.kind].append(row)
@@ -515,13 +598,21 @@ def _summary(rows: list[Row]) -> dict[str, Any]:
         "kill_noticed_s": _quantiles([row.noticed_s for row in by_kind.get("kill", [])]),
         "silence_noticed_s": _quantiles([r.noticed_s for r in rows if r.kind == "link"]),
     }
-    for kind in ("reload", "kill", "nat", "socket", "server"):
+    for kind in KINDS[1:]:
         if kind in by_kind:
             result[kind] = {
                 name.removesuffix("_s"): _quantiles([getattr(r, name) for r in by_kind[kind]])
                 for name in (*STREAMS, "back_s")
             }
-    return {**result, "runs": len(rows), "failed": len(failed)}
+    untrue = sum(not verdict.is_true for verdict in verdicts)
+    marks = [
+        m for v in verdicts for m in (v.left_ms, v.back_ms) if v.gap_ms > 2_000 and m is not None
+    ]
+    result["recorded"] = {
+        "faults": len(verdicts), "gaps": sum(v.gap_ms > aftermath.FILE_GAP_MS for v in verdicts),
+        "untrue": untrue, "marks_off_ms_max": max(marks, default=None),
+    }  # fmt: skip
+    return {**result, "runs": len(rows), "failed": len(failed) + untrue}
 
 
 def _quantiles(values: list[float | None]) -> dict[str, float | int | None]:
@@ -543,14 +634,10 @@ def _machine(plan: Plan) -> dict[str, Any]:
 def main() -> None:
     """Inside the shelter: rows as JSON lines on standard output."""
     asked = json.loads(sys.argv[1])
-    plan = Plan(
-        asked["count"], asked["lanes"], tuple(asked["kinds"]), tuple(asked["outages_s"])
-    )
+    plan = Plan(asked["count"], asked["lanes"], tuple(asked["kinds"]), tuple(asked["outages_s"]))
     lanes.prepare()
     with tempfile.TemporaryDirectory(prefix="outage-") as folder:
-        asyncio.run(
-            _campaign(plan, Path(folder), lambda row: print(json.dumps(row), flush=True))
-        )
+        asyncio.run(_campaign(plan, Path(folder), lambda row: print(json.dumps(row), flush=True)))
 
 
 if __name__ == "__main__":

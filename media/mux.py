@@ -501,18 +501,15 @@ def _cause(party: _Party, from_ns: int, to_ns: int) -> str:
         for at_ns, _, mark in leg.marks
         if from_ns - slack <= at_ns <= to_ns + slack
     }
-    if MarkKind.MUTE in found or MarkKind.UNMUTE in found:
-        return "mute"
-    if MarkKind.LEAVE in found:
-        return "away"
-    # A line that was lost for long comes back as a new leg, and joins again.
-    if found & {MarkKind.SILENT, MarkKind.BACK}:
-        return "network"
-    if MarkKind.JOIN in found and from_ns > slack:
-        return "away"
-    if MarkKind.GAP in found:
-        return "network"
-    return "loss"
+    causes = (
+        ("mute", bool(found & {MarkKind.MUTE, MarkKind.UNMUTE})),
+        ("away", MarkKind.LEAVE in found),
+        # A line that was lost for long comes back as a new leg, and joins again.
+        ("network", bool(found & {MarkKind.SILENT, MarkKind.BACK})),
+        ("away", MarkKind.JOIN in found and from_ns > slack),
+        ("network", MarkKind.GAP in found),
+    )
+    return next((word for word, is_it in causes if is_it), "loss")
 
 
 def main(argv: list[str]) -> int:

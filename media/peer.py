@@ -28,6 +28,7 @@ from media.events import (
     Quality,
     QualityChanged,
     SpeakingChanged,
+    TrackStarted,
 )
 from media.feedback import Feedback
 from media.ice import Credentials, new_credentials
@@ -174,6 +175,7 @@ class Peer:
         self._remote_fingerprint: str | None = None
         self._is_silent = False
         self._is_lost = False
+        self._has_joined = False  # this leg, in the journal
         self._checked_ns = 0
         self._quality_seconds = 0
         self._totals = (0, 0)
@@ -617,7 +619,7 @@ class Peer:
             self.participant_id,
             number,
             new_credentials(),
-            notify=self._notify,
+            notify=self._told,
             refresh=self.refresh,
             now_ns=self._transports.now_ns(),
         )
@@ -626,7 +628,7 @@ class Peer:
         self._led_by = {}
         self._outlets = []
         self._remote_fingerprint = None
-        self._is_silent = self._is_lost = False
+        self._is_silent = self._is_lost = self._has_joined = False
         self._totals = (0, 0)
         self._dtls = self._transports.attach(leg, self._connected, self._lose)
         return leg
@@ -656,8 +658,15 @@ class Peer:
         self._transports.feedback.allow_start(leg)
         for subscription in leg.subscriptions.values():
             self.refresh(subscription.publication)
-        self._mark(MarkKind.JOIN, now_ns)
+        if not self.published:
+            self._mark(MarkKind.JOIN, now_ns)  # who only listens is never heard
         self._notify(PeerConnected(leg.number, profile))
+
+    def _told(self, event: MediaEvent) -> None:
+        """What the router says of this leg. A leg has joined with its first packet."""
+        if isinstance(event, TrackStarted) and not self._has_joined:
+            self._mark(MarkKind.JOIN, self.leg.last_packet_ns)
+        self._notify(event)
 
     def _renew_pictures(self, now_ns: int) -> None:
         """After a silence: what was lost is more than can be repaired, and every picture that
@@ -685,12 +694,13 @@ class Peer:
         tap: PartyTap = recorder.party(self.participant_id, self.leg.number, self.label, self.role)
         self.leg.tap = tap
         if self.leg.is_connected:
-            tap.mark(MarkKind.JOIN, self._transports.now_ns())
+            self._mark(MarkKind.JOIN, self._transports.now_ns())
         for name in self._muted:
             tap.mark(MarkKind.MUTE, self._transports.now_ns(), None, name.value)
 
     def _mark(self, kind: MarkKind, at_ns: int, detail: str = "") -> None:
         if self.leg.tap is not None:
+            self._has_joined |= kind is MarkKind.JOIN
             self.leg.tap.mark(kind, at_ns, None, detail)
 
     # -- Inside: numbers ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from media.events import (
     PeerSilent,
     Quality,
     SpeakingChanged,
+    TrackStarted,
 )
 from media.feedback import Feedback
 from media.journal import MarkKind
@@ -438,6 +439,9 @@ def test_a_replaced_leg_ends_with_a_gap_and_the_new_one_begins_when_it_is_heard(
     world.connect[villager.leg](
         SrtpSession.inbound(key, GCM), SrtpSession.outbound(key, GCM), "GCM"
     )
+    assert world.taps["villager", 2].marks == []
+    for name in (MICROPHONE, CAMERA):
+        villager.leg.notify(TrackStarted(name))
     assert world.taps["villager", 2].marks == [MarkKind.JOIN]
 
 

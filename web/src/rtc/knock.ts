@@ -1,7 +1,7 @@
 // Is the server there again? Asked by small HTTP requests beside the socket: a browser opens one
 // WebSocket to a place at a time, holds back pages whose sockets keep failing, and lets a lost SYN
 // wait for seconds. Requests may overlap, so an answer comes within a second of the line's return.
-const EVERY_MS = 800;
+const EVERY_MS = 600;
 const PATIENCE_MS = 2_500;
 /** Where no request is ever answered (a proxy that lets only the socket through), try the socket. */
 const UNANSWERED_MS = 15_000;
