@@ -374,6 +374,40 @@ def kiosk_code(
     typer.echo(asyncio.run(fresh_kiosk_code(settings(), name)))
 
 
+@cli.command("grant")
+def grant_device(
+    number: Annotated[str, typer.Argument(help="The appointment's number, as on the slip.")],
+    kind: Annotated[
+        str, typer.Option(help="hall_camera, document_camera or hall_screen")
+    ] = "hall_camera",
+    first: Annotated[
+        str, typer.Option(help="Whose picture a screen shows first: petitioner or official")
+    ] = "petitioner",
+    as_json: AsJson = False,
+) -> None:
+    """Let a device without a browser into one talk: its address and its Grant."""
+    from app.device_grants import device_grant, encoder_command
+    from core.clock import SystemClock
+    from scheduling.schemas import DeviceGrantCreate
+
+    try:
+        wanted = DeviceGrantCreate.model_validate({"kind": kind, "first": first})
+    except ValidationError as error:
+        for fault in error.errors():
+            typer.echo(f"--{fault['loc'][0]}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from error
+    now = SystemClock().now()
+    made = asyncio.run(device_grant(settings(), number, wanted.kind, first=wanted.first, now=now))
+    if as_json:
+        typer.echo(made.model_dump_json())
+        return
+    typer.echo(f"address  {made.url}")
+    typer.echo(f"Grant    {made.grant}")
+    typer.echo(f"until    {made.expires_at:%Y-%m-%d %H:%M} UTC")
+    if made.publishes:
+        typer.echo(f"\n{encoder_command(made)}")
+
+
 @audit.command("verify")
 def audit_verify() -> None:
     """Walk the whole chain; say where it breaks, if it does."""

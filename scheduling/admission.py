@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core import audit
 from core.clock import LOCAL_ZONE, local_date
 from core.errors import Conflict, Forbidden, NotFound, Refused
-from core.grants import Grant, new_grant
+from core.grants import Grant, GrantKey, new_grant
 from core.identity import Anyone, KioskDevice, Principal, Staff
 from core.ids import AppointmentId, ParticipantId, RoomId
 from core.policy import Verb
@@ -29,6 +29,7 @@ from scheduling.queue import ENDED, InQueue, before_me, estimate_minutes, next_s
 from scheduling.schemas import (
     AppointmentState,
     DeviceCheck,
+    DeviceGrantView,
     DeviceKind,
     PartyAway,
     WaitingView,
@@ -238,9 +239,16 @@ async def admit_device(
     return grant
 
 
-def device_url(base_url: str, grant: Grant) -> str:
-    """Where the device sends its offer (docs/protocol.md)."""
-    return f"{base_url}/{'whep' if grant.role == DISPLAY else 'whip'}/{grant.room_id}"
+def device_grant_view(
+    grant: Grant, kind: DeviceKind, *, key: GrantKey, base_url: str
+) -> DeviceGrantView:
+    """What to type into the device: the signed Grant, and where it sends its offer."""
+    door = "whep" if grant.role == DISPLAY else "whip"
+    return DeviceGrantView(
+        kind=kind, url=f"{base_url}/{door}/{grant.room_id}", grant=key.sign(grant),
+        room_id=grant.room_id, participant_id=grant.participant_id, publishes=grant.publish,
+        expires_at=grant.expires_at,
+    )  # fmt: skip
 
 
 def participant_id(appointment_id: str, role: str, who: str) -> ParticipantId:

@@ -10,9 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import local_date
-from core.edge import Context, Services, allow
+from core.edge import Context, allow
 from core.errors import Forbidden
-from core.grants import Grant
 from core.identity import KioskDevice, OrgUnit, Staff, org_unit
 from core.policy import Verb
 from core.schemas import Language, Role
@@ -27,7 +26,6 @@ from scheduling.schemas import (
     DeviceCheck,
     DeviceGrantCreate,
     DeviceGrantView,
-    DeviceKind,
     EnterView,
     KioskCheckIn,
     KioskVisit,
@@ -198,18 +196,11 @@ async def grant_device(
         grant = await admission.admit_device(
             tx, found, body.kind, by=_staff(ctx).actor, now=ctx.now, first=body.first
         )
-        return device_grant_view(grant, body.kind, ctx.services)
+        return admission.device_grant_view(
+            grant, body.kind, key=ctx.services.grant_key, base_url=ctx.settings.base_url
+        )
 
     return await _change(ctx, Verb.GRANT_DEVICE, appointment_id, work)
-
-
-def device_grant_view(grant: Grant, kind: DeviceKind, services: Services) -> DeviceGrantView:
-    """The signed Grant and where it is good."""
-    return DeviceGrantView(
-        kind=kind, url=admission.device_url(services.settings.base_url, grant),
-        grant=services.grant_key.sign(grant), room_id=grant.room_id,
-        participant_id=grant.participant_id, publishes=grant.publish, expires_at=grant.expires_at,
-    )  # fmt: skip
 
 
 @router.post("/appointments/{appointment_id}/no-show")

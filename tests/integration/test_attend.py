@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api import install_errors
+from core.audit import AuditLine
 from core.blobs import DirectoryBlobs
 from core.clock import ManualClock
 from core.db import Database
@@ -449,3 +450,32 @@ async def test_the_calendar_says_what_a_date_is(house, desk):
 
 async def test_the_public_signs_in_first(house):
     assert (await house.client().get("/api/officials")).status_code == 401
+
+
+async def test_staff_of_the_place_let_a_device_in(house, desk, kiosk, office):
+    slots = await publish_tomorrow(house.database, house.at, now=EVE)
+    made = await booked(house, kiosk, slots[0].id)
+    url = f"/api/appointments/{made['id']}/device-grants"
+    # Set up the evening before, long before the party is there.
+    camera = await desk.post(url, json={"kind": "hall_camera"})
+    assert camera.status_code == 201
+    assert camera.json()["url"] == f"https://jiefang.example/whip/{made['id']}"
+    grant = house.services.grant_key.verify(camera.json()["grant"], now=EVE)
+    assert (grant.role, grant.publish) == ("device", ("camera", "microphone"))
+    assert not grant.may_admit and not grant.may_end
+    assert grant.expires_at == EVE + timedelta(hours=12)
+    again = await office.post(url, json={"kind": "hall_camera"})
+    assert again.json()["participant_id"] == camera.json()["participant_id"]
+
+    screen = (await desk.post(url, json={"kind": "hall_screen", "first": "official"})).json()
+    assert screen["url"] == f"https://jiefang.example/whep/{made['id']}"
+    grant = house.services.grant_key.verify(screen["grant"], now=EVE)
+    assert (grant.role, grant.publish, grant.watch) == ("display", (), ("official", "petitioner"))
+
+    assert (await kiosk.post(url, json={"kind": "hall_camera"})).status_code == 403
+    assert (await desk.post(url, json={"kind": "drone"})).status_code == 422
+    async with house.database.reading() as tx:
+        lines = await tx.scalars(select(AuditLine).where(AuditLine.action == "device_granted"))
+        assert [line.details["device"] for line in lines] == [
+            "hall_camera", "hall_camera", "hall_screen",
+        ]  # fmt: skip

@@ -1591,11 +1591,13 @@ export interface components {
         };
         /**
          * DeskBoard
-         * @description A county's today: appointments, kiosks, who asked for help.
+         * @description A county's today: appointments, and whose line is away.
          */
         DeskBoard: {
             /** Appointments */
             appointments: components["schemas"]["AppointmentView"][];
+            /** Away */
+            away: components["schemas"]["PartyAway"][];
             county: components["schemas"]["OrgUnitView"];
             /**
              * Day
@@ -2033,6 +2035,19 @@ export interface components {
          * @enum {string}
          */
         Outcome: "on_the_spot" | "by_date" | "reply_later" | "explained";
+        /**
+         * PartyAway
+         * @description A party whose kiosk has lost its room for a minute or more.
+         */
+        PartyAway: {
+            /** Appointment Id */
+            appointment_id: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+        };
         /** PartyMemberIn */
         PartyMemberIn: {
             /** Id Number */
@@ -2488,6 +2503,7 @@ export type OfficialView = components['schemas']['OfficialView'];
 export type OrgLevel = components['schemas']['OrgLevel'];
 export type OrgUnitView = components['schemas']['OrgUnitView'];
 export type Outcome = components['schemas']['Outcome'];
+export type PartyAway = components['schemas']['PartyAway'];
 export type PartyMemberIn = components['schemas']['PartyMemberIn'];
 export type PartyMemberView = components['schemas']['PartyMemberView'];
 export type PlaybackReport = components['schemas']['PlaybackReport'];
