@@ -82,6 +82,7 @@ def summary(rows: Sequence[Row]) -> Row:
         "janus_lost": sum(row["lost"] for row in theirs),
         "faults": sorted({row["fault"] for row in ours} - {""}),
         "janus_faults": sorted({row["fault"] for row in theirs} - {""}),
+        "busiest_load_1min": max(row["load_1min"] for row in rows),
         "srtp_profiles": sorted({row["srtp_profile"] for row in rows}),
     }
 

@@ -20,6 +20,7 @@ def row(server: str, **changes: Any) -> dict[str, Any]:
         "rss_mib_per_call": 1.0,
         "lost": 0,
         "fault": "",
+        "load_1min": 0.5,
         "srtp_profile": "SRTP_AEAD_AES_128_GCM",
         **changes,
     }
@@ -75,19 +76,19 @@ def test_a_gateway_that_never_gives_way_is_not_called_limited() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "p99_ms", "callers_percent", "why"),
+    ("lost", "p99_ms", "callers_percent", "late_ms", "why"),
     [
-        (0, 1.0, 30.0, ""),
-        (0, 1.0, 99.0, ""),
-        (7, 1.0, 30.0, "loss"),
-        (0, 6.0, 30.0, "delay"),
-        (0, 6.0, 99.0, "generator"),
-        (7, 6.0, 99.0, "generator"),
+        (0, 1.0, 30.0, 1.0, None),
+        (0, 1.0, 99.0, 9.0, None),
+        (7, 1.0, 30.0, 1.0, capacity.Limit.LOSS),
+        (0, 6.0, 30.0, 1.0, capacity.Limit.DELAY),
+        (0, 6.0, 99.0, 9.0, capacity.Limit.GENERATOR),
+        (7, 6.0, 30.0, 9.0, capacity.Limit.MACHINE),
     ],
 )
-def test_exhausted_callers_accuse_nobody(
-    lost: int, p99_ms: float, callers_percent: float, why: str
+def test_callers_who_are_late_themselves_accuse_nobody(
+    lost: int, p99_ms: float, callers_percent: float, late_ms: float, why: capacity.Limit | None
 ) -> None:
     measured = row("janus", lost=lost, delay_ms={"p50": 0.2, "p99": p99_ms}, unsent=0)
-    measured["generator"] = {"core_percent": [callers_percent], "late_ms_p99": 0.2}
-    assert capacity.judge(measured) == why
+    measured["generator"] = {"core_percent": [callers_percent], "late_ms_p99": late_ms}
+    assert capacity.judge(measured) is why
