@@ -11,18 +11,15 @@ from app.main import create_app
 from core.clock import Clock
 from core.log import configure_logging
 from core.settings import Settings
+from media.node import be_prompt
 from signaling.protocol import MAX_MESSAGE_BYTES
 
-# A thread that computes may hold the interpreter this long before the media loop gets its turn;
-# Python's own 5 ms would be felt in every call (docs/decisions/0003-media-plane.md).
-SWITCH_INTERVAL_S = 0.0005
 SHUTDOWN_GRACE_S = 10
 
 
 def serve(settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `on_started` runs once the address answers."""
     configure_logging(level=settings.log_level, as_json=settings.log_json)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_serve(settings, on_started))
 
 
@@ -40,6 +37,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        be_prompt()
         if self.started and self.on_started is not None:
             self.on_started()
 

@@ -32,7 +32,7 @@ from bench.media_caller import messages, replying
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
 from core.log import configure_logging
-from media.node import MediaNode, MediaRoom
+from media.node import MediaNode, MediaRoom, be_prompt
 from media.recorder import Recorder
 from media.tracks import TrackName
 
@@ -394,6 +394,7 @@ async def _serve(directory: Path) -> None:
     configure_logging(level="WARNING")
     node = await MediaNode.start(host="127.0.0.1", port=0, public_addresses=[], clock=SystemClock())
     server = _Server(node, directory)
+    be_prompt()
     try:
         async for message in messages():
             verb = message.pop("verb")

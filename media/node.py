@@ -12,6 +12,8 @@ Everything else, from whomever, is dropped silently and counted in `drops`.
 
 import asyncio
 import contextlib
+import gc
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -50,6 +52,7 @@ __all__ = [
     "PeerStats",
     "SdpRefused",
     "StaleAnswer",
+    "be_prompt",
 ]
 
 log = structlog.get_logger(__name__)
@@ -65,6 +68,20 @@ MIN_RTCP_BYTES = 8
 STRANGERS_PER_SECOND = 200
 # Goodbyes of closed associations that may be in flight at shutdown.
 CLOSE_TIMEOUT_S = 2.0
+# A thread that computes may hold the interpreter this long before the media loop gets its turn;
+# Python's own 5 ms would be felt in every call (docs/decisions/0003-media-plane.md).
+SWITCH_INTERVAL_S = 0.0005
+
+
+def be_prompt() -> None:
+    """Make this whole process one that packets need not wait for. Called once, when it has started.
+
+    What has been loaded by then stays until the end, so the collector need not walk it again and
+    again in the middle of calls.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
 
 
 class MediaNode:
@@ -178,12 +195,7 @@ class MediaNode:
             elif first < 4:
                 self._stun(bytes(view[:length]), address, now_ns)
             elif 20 <= first < 64:
-                leg = by_address.get(address)
-                if leg is None:
-                    self.drops["stranger"] += 1
-                else:
-                    leg.last_packet_ns = now_ns
-                    self._dtls_by_ufrag[leg.credentials.ufrag].feed(bytes(view[:length]))
+                self._dtls(bytes(view[:length]), address, now_ns)
             else:
                 self.drops["unknown_kind"] += 1
 
@@ -205,6 +217,14 @@ class MediaNode:
                     break
             self._strangers_left -= 1
         self.drops["stranger"] += 1
+
+    def _dtls(self, data: bytes, address: Address, now_ns: int) -> None:
+        leg = self._by_address.get(address)
+        if leg is None:
+            self.drops["stranger"] += 1
+            return
+        leg.last_packet_ns = now_ns
+        self._dtls_by_ufrag[leg.credentials.ufrag].feed(data)
 
     def _stun(self, data: bytes, address: Address, now_ns: int) -> None:
         check = answer_check(data, host_and_port(address), self._password_of)
