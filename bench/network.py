@@ -31,6 +31,7 @@ SETTLE_S: Final = 6.0
 SAMPLE_EVERY_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 20
 SEED: Final = 20
+RELAY_SAYS: Final = ("allowed_bps", "limit_bps", "freezes", "frozen_ms", "is_picture_held")
 QUEUE_BYTES: Final = 20_000  # at 300 kbit/s half a second: a home router's
 
 CLIENTS: Final = ("chromium", "aiortc")
@@ -268,7 +269,10 @@ async def measure(call: Call, condition: Condition, seconds: float) -> dict[str,
         "seen_in_office": _seen(bad.office, last.office, settled.office),
         "repairs": _repairs(bad, last),
         "relay_at_the_end": {
-            party: {name: state[name] for name in ("allowed_bps", "limit_bps", "is_held")}
+            party: {
+                name: state[name]
+                for name in ("allowed_bps", "limit_bps", "freezes", "frozen_ms", "is_picture_held")
+            }
             for party, state in zip(PARTIES, last.server, strict=True)
         },
     }

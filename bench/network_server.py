@@ -163,7 +163,6 @@ class DrillServer:
             "uplink_queue_ms": round(peer.leg.uplink.queue_ms),
             "downlink_queue_ms": round(peer.leg.downlink.queue_ms),
             "limit_bps": peer.leg.downlink.limit_bps(time.monotonic_ns()),
-            "is_held": peer.leg.downlink.is_held,
         }
 
     async def end(self, windows: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from aiortc.rtp import (
 )
 
 from media.bitrate import Downlink, Uplink, share_bps, slowest_bps
+from media.freezes import begins_keyframe
 from media.outlets import in_their_numbers, is_below_floor
 from media.rtp import (
     HEADER,
@@ -56,6 +57,8 @@ SECOND: Final = 1_000_000_000
 SEEKABLE_EVERY_NS: Final = 10 * SECOND
 # A keyframe is ten times a delta frame: at most two a second per publication, whoever asks.
 KEYFRAME_INTERVAL_NS: Final = 500 * MS
+# A keyframe that was asked for and is not there by then is asked for again.
+KEYFRAME_PATIENCE_NS: Final = 1 * SECOND
 # Reordering on real lines is a few milliseconds; asking sooner asks for what is on its way.
 NACK_PATIENCE_NS: Final = 8 * MS
 NACK_RETRY_NS: Final = 40 * MS
@@ -298,7 +301,11 @@ class Feedback:
     # -- How fast ----------------------------------------------------------------------------
 
     def sample(self, leg: Leg, now_ns: int) -> None:
-        """A few times a second: is a queue growing on the client's line to us?"""
+        """A few times a second: is a queue growing on the client's line to us, does a picture of
+        its stand still?"""
+        for publication in leg.publications.values():
+            if publication.name.kind == "video":
+                self._look_at(publication, now_ns)
         flowing = [s for s in leg.sources.values() if s.publication.source is s]
         moved = [s for s in flowing if s.received != s.received_sampled]
         for source in moved:
@@ -314,6 +321,23 @@ class Feedback:
         if is_changed or not leg.allowed_at_ns:
             # The first word comes early: a browser believes it whole only in its first two seconds.
             self._allow(leg, now_ns)
+
+    def _look_at(self, publication: Publication, now_ns: int) -> None:
+        stillness, source = publication.stillness, publication.source
+        if not publication.is_open or source is None or not publication.last_arrival_ns:
+            stillness.pause(now_ns)
+            return
+        has_keyframe = stillness.is_broken and _has_keyframe(publication, source)
+        stillness.look(
+            now_ns,
+            stream=source.ssrc,
+            unrecovered=source.unrecovered,
+            last_arrival_ns=publication.last_arrival_ns,
+            has_keyframe=has_keyframe,
+        )
+        publication.sought_seq = publication.next_seq
+        if stillness.is_broken and now_ns - publication.keyframe_asked_ns > KEYFRAME_PATIENCE_NS:
+            self.want_keyframe(publication, now_ns)  # the request or the picture was lost
 
     def _allow(self, leg: Leg, now_ns: int) -> None:
         """Tell the client how fast its pictures may be, between reports."""
@@ -382,6 +406,17 @@ class Feedback:
     def allow_start(self, leg: Leg) -> None:
         """A client has just connected: nothing is known of its line yet."""
         leg.uplink, leg.downlink = Uplink(), Downlink()
+
+
+def _has_keyframe(publication: Publication, source: Source) -> bool:
+    """Whether one has begun since the last look; that is a few dozen packets ago at most."""
+    count = min((publication.next_seq - publication.sought_seq) & 0xFFFF, len(publication.cache))
+    for back in range(1, count + 1):
+        seq = (publication.next_seq - back) & 0xFFFF
+        kept = publication.cache[seq & publication.cache_mask]
+        if kept is not None and kept[0] == seq and begins_keyframe(kept[2], source.codec.mime):
+            return True
+    return False
 
 
 def _allowance(leg: Leg, now_ns: int) -> bytes:

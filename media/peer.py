@@ -514,6 +514,9 @@ class Peer:
             bitrate_out_bps=self._bitrates_bps[1],
             rejected=leg.rejected,
             quality=self.quality,
+            freezes=sum(p.stillness.freezes for p in self.published.values()),
+            frozen_ms=sum(p.stillness.frozen_ms for p in self.published.values()),
+            is_picture_held=leg.downlink.is_held,
         )
 
     # -- Inside: sections --------------------------------------------------------------------

@@ -26,6 +26,9 @@ class PeerStats:
     bitrate_out_bps: int
     rejected: int
     quality: Quality
+    freezes: int  # of its pictures, for everyone (media/freezes.py)
+    frozen_ms: int
+    is_picture_held: bool  # its own line is too thin: it is sent sound only
 
 
 def judge(*, loss: float, round_trip_ms: float) -> Quality:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from core.ids import ParticipantId
 from media.bitrate import Downlink, Uplink
 from media.events import MediaEvent
+from media.freezes import Stillness
 from media.ice import Credentials
 from media.socket import Address
 from media.srtp import SrtpSession
@@ -145,7 +146,9 @@ class Publication:
         "next_seq",
         "next_timestamp",
         "participant_id",
+        "sought_seq",
         "source",
+        "stillness",
         "subscriptions",
         "targets",
         "translated",
@@ -174,6 +177,8 @@ class Publication:
         self.cache_mask = size - 1
         self.keyframe_asked_ns = -(10**18)  # long ago
         self.keyframe_due_ns = 0  # 0 = nobody is waiting for one to be asked for
+        self.stillness = Stillness()
+        self.sought_seq = self.next_seq  # up to where a keyframe has been looked for
         self.is_speaking = False
         self.loud_packets = 0
         self.loud_until_ns = 0

@@ -620,6 +620,9 @@ class RoomHost:
                         "rtt_ms": stats.round_trip_ms,
                         "loss_percent": round(100 * max(stats.loss_in, stats.loss_out), 1),
                         "quality": word if is_up else "lost",
+                        "freezes": stats.freezes,
+                        "frozen_ms": stats.frozen_ms,
+                        "is_picture_held": stats.is_picture_held,
                     }
                 )
             )

@@ -364,6 +364,11 @@ class LineQuality(Message):
     rtt_ms: float | None
     loss_percent: float | None
     quality: Literal["good", "poor", "bad", "lost"]
+    # How often and for how long its pictures have stood still for everyone else so far.
+    freezes: int = 0
+    frozen_ms: int = 0
+    # The line is too thin for pictures of the others: it is sent their sound only.
+    is_picture_held: bool = False
 
 
 class Quality(Message):

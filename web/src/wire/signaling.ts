@@ -234,6 +234,9 @@ export interface LineQuality {
   rtt_ms: number | null;
   loss_percent: number | null;
   quality: 'good' | 'poor' | 'bad' | 'lost';
+  freezes: number;
+  frozen_ms: number;
+  is_picture_held: boolean;
 }
 
 /** Every two seconds, to everyone. Not sequenced. */
