@@ -260,6 +260,62 @@ def test_a_publication_reaches_connected_receivers_of_a_live_room_only(world: Wo
     assert [t.leg for t in publication.targets] == [official.leg]
 
 
+def test_a_line_too_thin_for_pictures_gets_sound_only_and_nobody_else_notices(
+    world: World,
+) -> None:
+    villager, _ = world.connected("villager", CAMERA, MICROPHONE)
+    official, _ = world.connected("official")
+    county, _ = world.connected("county")
+    accept(official)
+    accept(county)
+    world.is_live = True
+    for peer in world.peers:
+        peer.go_live()
+    official.leg.downlink.is_held = True
+    for publication in villager.published.values():
+        official.refresh(publication)
+    assert [t.leg for t in villager.published[CAMERA].targets] == [county.leg]
+    assert {t.leg for t in villager.published[MICROPHONE].targets} == {official.leg, county.leg}
+    assert official.stats().is_picture_held
+
+
+@pytest.mark.parametrize("missed", [1, 500, 40_000, 65_536])
+def test_a_picture_goes_on_after_a_pause_at_a_number_near_and_unused(
+    world: World, missed: int
+) -> None:
+    villager, _ = world.connected("villager", CAMERA)
+    official, _ = world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    camera = villager.published[CAMERA]
+    (target,) = camera.targets
+    camera.last_arrival_ns = SECOND
+    last = (camera.next_seq - 1 + target.seq_offset) & 0xFFFF
+    official.leg.downlink.is_held = True
+    official.refresh(camera)
+    camera.next_seq = (camera.next_seq + missed) & 0xFFFF
+    camera.last_arrival_ns = 700 * SECOND
+    official.leg.downlink.is_held = False
+    official.refresh(camera)
+    straggler = (camera.next_seq - camera.cache_mask + target.seq_offset) & 0xFFFF
+    following = (camera.next_seq + target.seq_offset) & 0xFFFF
+    assert camera.targets == (target,)
+    assert 0 < (straggler - last) & 0xFFFF < (following - last) & 0xFFFF < 0x8000
+    assert target.floor == camera.next_seq
+
+
+def test_a_pause_in_which_nothing_passed_leaves_no_gap(world: World) -> None:
+    villager, _ = world.connected("villager", CAMERA)
+    world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    (target,) = villager.published[CAMERA].targets
+    before = target.seq_offset
+    villager.set_muted(CAMERA, True)
+    villager.set_muted(CAMERA, False)
+    assert target.seq_offset == before
+
+
 def test_a_mute_is_noted_once_and_ends_speech(world: World) -> None:
     villager, events = world.connected("villager", MICROPHONE)
     world.is_live, world.recorder = True, world

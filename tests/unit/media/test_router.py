@@ -299,6 +299,30 @@ def test_a_hole_that_stays_costs_a_keyframe_request(relay: Relay) -> None:
     assert relay.alice.leg.sources[1111].unrecovered == 1
 
 
+def test_a_keyframe_that_does_not_come_is_asked_for_again_and_one_that_comes_thaws_the_picture(
+    relay: Relay,
+) -> None:
+    relay.refill_budgets()
+    relay.receive(relay.alice, rtp(1), MS)
+    relay.receive(relay.alice, rtp(3), MS)
+    stillness = relay.camera.stillness
+    asked = []
+    for at_ms in range(250, 4000, 250):
+        relay.receive(relay.alice, rtp(3 + at_ms // 250), at_ms * MS)
+        relay.feedback.poll(at_ms * MS)
+        relay.feedback.sample(relay.alice.leg, at_ms * MS)
+        asked += [at_ms for p in relay.asked(relay.alice) if isinstance(p, RtcpPsfbPacket)
+                  and p.fmt == 1]  # fmt: skip
+    assert stillness.is_broken
+    assert len(asked) >= 2
+    keyframe = b"\x10" + bytes([0x10, 0, 0]) + b"\x9d\x01\x2a" + b"\x40\x01\xf0\x00"
+    relay.receive(relay.alice, rtp(19, payload=keyframe), 4000 * MS)
+    relay.feedback.sample(relay.alice.leg, 4000 * MS)
+    assert not stillness.is_broken
+    assert stillness.freezes == 1
+    assert stillness.frozen_ms > 1000
+
+
 def test_nacks_stop_at_the_budget(relay: Relay) -> None:
     relay.receive(relay.alice, rtp(1), 0)
     relay.alice.leg.sources[1111].nack_budget = 5
