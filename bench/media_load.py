@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from media.tracks import TrackName
 CALLERS_PER_LOAD_PROCESS: Final = 40
 WARM_UP_S: Final = 1.0
 DRAIN_S: Final = 2.0
+ENDED_EARLY: Final = "A child process of the benchmark has ended early; its words are on stderr."
 HOUSE: Final = Path(__file__).resolve().parent.parent
 
 
@@ -177,10 +178,15 @@ def _summary(
 
 def in_words(row: dict[str, Any]) -> str:
     """A row in a line, for people."""
+    delay_ms = row["delay_ms"]
+    late = (
+        "nothing arrived"
+        if delay_ms["p50"] is None
+        else f"delay p50 {delay_ms['p50']:.2f} ms, p99 {delay_ms['p99']:.2f} ms"
+    )
     return (
         f"{row['server']}, {row['calls']} calls: {row['cpu_s_per_call_min']:.2f} CPU-s per "
-        f"call-minute, {row['lost']} packets lost, delay p50 {row['delay_ms']['p50']:.2f} ms, "
-        f"p99 {row['delay_ms']['p99']:.2f} ms"
+        f"call-minute, {row['lost']} packets lost, {late}"
     )
 
 
@@ -249,13 +255,16 @@ class Child:
         self.pid = self._process.pid
 
     def tell(self, verb: str, **values: object) -> None:
-        self._stdin.write(json.dumps({"verb": verb, **values}) + "\n")
-        self._stdin.flush()
+        try:
+            self._stdin.write(json.dumps({"verb": verb, **values}) + "\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            raise RuntimeError(ENDED_EARLY) from None
 
     def hear(self) -> dict[str, Any]:
         line = self._stdout.readline()
         if not line:
-            raise RuntimeError("A child process of the benchmark has ended early.")
+            raise RuntimeError(ENDED_EARLY)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -264,7 +273,8 @@ class Child:
         return self.hear()
 
     def close(self) -> None:
-        self._stdin.close()
+        with suppress(BrokenPipeError):
+            self._stdin.close()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:

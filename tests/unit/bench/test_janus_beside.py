@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import cli
 from bench import capacity, janus
 from bench.janus_beside import summary
 
@@ -53,6 +55,24 @@ def test_everything_that_is_missing_is_named(
         janus.require()
     for package in ("apt install janus;", "apt install janus-tools", "apt install ffmpeg"):
         assert package in str(missing.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--against", "janus"], "apt install janus-tools"),
+        (["--against", "livekit"], "Only janus"),
+        (["--calls", "1,no"], "numbers from 1 to 200"),
+        (["--calls", "0"], "numbers from 1 to 200"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused = CliRunner().invoke(cli, ["bench", "media", *arguments])
+    assert refused.exit_code == 2
+    assert words in refused.output
 
 
 @pytest.mark.parametrize("limit", [3, 10, 37, 144])
