@@ -67,7 +67,7 @@ lock: ## re-resolve requirements.lock (hashes, no addresses)
 	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url \
 	  --generate-hashes --extra dev pyproject.toml -o requirements.lock
 
-system-packages: ## Chromium, PostgreSQL, Redis for the tests, from Debian
+system-packages: ## Chromium, Firefox, PostgreSQL, Redis for the tests, from Debian
 	@scripts/system-packages
 .PHONY: system-packages
 

@@ -88,6 +88,11 @@ async def open_call(page: FirefoxPage, living: Living, watch: Watch = unwatched)
 
 async def admit(page: FirefoxPage) -> None:
     await page.click("接通", exact=True, wait_s=CALL_S)
+    pressed = await page.until(
+        "() => /正在录制|请再按一次/.exec(document.body.innerText)?.[0]", wait_s=CALL_S
+    )
+    if pressed != "正在录制":  # the villager was silent just then, on a busy machine
+        await page.click("接通", exact=True, wait_s=CALL_S)
     await page.see("正在录制", wait_s=CALL_S)
 
 

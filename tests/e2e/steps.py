@@ -32,7 +32,7 @@ async def sign_in(page: Page, living: Living, username: str) -> None:
 async def publish_day(page: Page, living: Living, official: str) -> None:
     """A reception day that begins within ten minutes and lasts an hour."""
     await page.goto(f"{living.server.url}/schedule/new")
-    starts, ends = _coming_hour()
+    starts, ends = coming_hour()
     offices = page.get_by_label("接访领导")
     option = offices.locator("option", has_text=official).last
     await option.wait_for(state="attached")
@@ -46,7 +46,7 @@ async def publish_day(page: Page, living: Living, official: str) -> None:
     await page.wait_for_url(re.compile("/schedule(?!/new)"))
 
 
-def _coming_hour() -> tuple[datetime, datetime]:
+def coming_hour() -> tuple[datetime, datetime]:
     now = datetime.now(LOCAL_ZONE) + timedelta(minutes=4)  # time to book before it begins
     starts = (now + timedelta(minutes=5 - now.minute % 5)).replace(second=0, microsecond=0)
     last = starts.replace(hour=23, minute=59)

@@ -30,6 +30,8 @@ COMMAND_TIMEOUT_S = 60
 WAIT_S = 30.0
 POLL_S = 0.1
 
+BINDING_ABORTED = "status=2152398850"  # NS_BINDING_ABORTED
+
 Pref = str | int | bool
 QUIET: Mapping[str, Pref] = {
     "app.normandy.enabled": False,
@@ -58,6 +60,11 @@ CALLING: Mapping[str, Pref] = {
     "media.navigator.permission.disabled": True,
     "media.navigator.streams.fake": True,
     "media.peerconnection.ice.obfuscate_host_addresses": False,
+}
+PLATFORM_H264: Mapping[str, Pref] = {
+    "gfx.blacklist.webrtc.hw.acceleration.h264": 1,  # nsIGfxInfo.FEATURE_STATUS_OK
+    "media.webrtc.encoder_creation_strategy": 1,
+    "media.webrtc.hw.h264.enabled": True,
 }
 
 # Elements of a role whose words (label or text) contain, or are, the given ones. Hidden ones do not
@@ -122,9 +129,11 @@ class FirefoxPage:
     async def until(self, function: str, *arguments: Any, wait_s: float = WAIT_S) -> Any:
         """Until a JavaScript function of the page gives something true; what it gives."""
         deadline = asyncio.get_running_loop().time() + wait_s
+        # An element comes over as {}: whether something is true is asked over there.
+        asked = f"async (...given) => [await ({function})(...given)].filter(Boolean)"
         while True:
-            if found := await self.evaluate(function, *arguments):
-                return found
+            if found := await self.evaluate(asked, *arguments):
+                return found[0]
             if asyncio.get_running_loop().time() > deadline:
                 words = await self.evaluate("() => document.body.innerText.slice(0, 1500)")
                 raise FirefoxTrouble(f"waited for {function} {arguments}; the page says:\n{words}")
@@ -163,12 +172,12 @@ class FirefoxPage:
             "input.performActions", actions=[{"type": "key", "id": "keys", "actions": keys}]
         )
 
-    async def video(self, at: int = 0, *, frames: int = 5) -> bytes:
-        """Until the `at`-th visible video has shown some frames; then what it shows, as PNG."""
+    async def video(self, selector: str = "video", *, frames: int = 5) -> bytes:
+        """Until a visible video has shown some frames; then what it shows, as PNG."""
         encoded = await self.evaluate(
-            """async (at, frames) => {
-              const seen = () => [...document.querySelectorAll('video')]
-                .filter((v) => v.checkVisibility() && v.readyState >= 2)[at];
+            """async (selector, frames) => {
+              const seen = () => [...document.querySelectorAll(selector)]
+                .find((v) => v.checkVisibility() && v.readyState >= 2);
               const late = Date.now() + 15000;
               while (!seen()) {
                 if (Date.now() > late) throw new Error('no picture');
@@ -185,7 +194,7 @@ class FirefoxPage:
               c.width = v.videoWidth; c.height = v.videoHeight;
               c.getContext('2d').drawImage(v, 0, 0);
               return c.toDataURL('image/png').split(',')[1]; }""",
-            at,
+            selector,
             frames,
         )
         return base64.b64decode(encoded)
@@ -260,7 +269,8 @@ class _Session:
                 message = json.loads(text)
                 if message.get("method") == "log.entryAdded":
                     entry = message["params"]
-                    if entry["level"] == "error":
+                    # A font whose page was left while it loaded is nobody's fault.
+                    if entry["level"] == "error" and BINDING_ABORTED not in entry["text"]:
                         self.complaints.append(f"{entry['type']}: {entry['text']}")
                 elif (waiting := self._waiting.pop(message.get("id"), None)) is not None:
                     waiting.set_result(message)
@@ -270,14 +280,18 @@ class _Session:
 
 @asynccontextmanager
 async def firefox(
-    profile: Path,
-    *,
-    size: tuple[int, int] = (1440, 900),
-    prefs: Mapping[str, Pref] | None = None,
+    profile: Path, *, size: tuple[int, int] = (1440, 900), with_h264: bool = False
 ) -> AsyncIterator[FirefoxPage]:
-    """A Firefox process of its own with an empty page; ended by its pid."""
+    """A Firefox process of its own with an empty page; ended by its pid.
+
+    `with_h264` has it use the system's libavcodec, in place of the OpenH264 plugin that it would
+    fetch from the network.
+    """
     profile.mkdir(parents=True, exist_ok=True)
-    chosen = {**QUIET, **CALLING, **(prefs or {})}
+    chosen = {**QUIET, **CALLING, **(PLATFORM_H264 if with_h264 else {})}
+    environment = {"HOME": str(profile), "TZ": "Asia/Shanghai"}
+    if with_h264:
+        environment["LD_PRELOAD"] = str(await _x264_at_once(profile))
     lines = [f"user_pref({json.dumps(key)}, {json.dumps(value)});" for key, value in chosen.items()]
     (profile / "user.js").write_text("\n".join(lines))
     async with AsyncExitStack() as stack:
@@ -286,9 +300,7 @@ async def firefox(
             FIREFOX, "--headless", "--no-remote", "--remote-debugging-port=0",
             "--profile", str(profile),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env={
-                **os.environ, "HOME": str(profile), "TZ": "Asia/Shanghai", "PULSE_SERVER": speaker
-            },
+            env={**os.environ, **environment, "PULSE_SERVER": speaker},
         )  # fmt: skip
         stack.push_async_callback(_stop, process)
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -338,6 +350,18 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _x264_at_once(folder: Path) -> Path:
+    """x264_at_once.c, compiled."""
+    library = folder / "x264_at_once.so"
+    source = Path(__file__).with_name("x264_at_once.c")
+    compiler = await asyncio.create_subprocess_exec(
+        "cc", "-shared", "-fPIC", "-Wall", "-o", str(library), str(source), "-ldl"
+    )
+    if await compiler.wait() != 0:
+        raise FirefoxTrouble("x264_at_once.c does not compile")
+    return library
 
 
 async def _open_page(session: _Session, size: tuple[int, int]) -> FirefoxPage:
