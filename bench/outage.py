@@ -56,6 +56,7 @@ WHOLE_HOUSE: Final = ("clock", "server")
 """Kinds that befall all lanes at once."""
 VISIT: Final = PAST_VISITS[0]
 PATIENCE_S: Final = 30.0
+REST_WITHIN_S: Final = 90.0
 SETTLED_S: Final = 4.0
 """All four streams flow this long before the next fault: congestion control has found its rate."""
 SOCKET_CUT_S: Final = 3.0
@@ -334,7 +335,7 @@ async def _fill_gaps(call: Call, row: Row, since_s: float) -> None:
 async def _settle(call: Call) -> None:
     """Until nothing has been missing on any stream for a while."""
     assert call.kiosk is not None
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + REST_WITHIN_S
     while time.monotonic() < deadline:
         since_s = time.time()
         await asyncio.sleep(SETTLED_S)
