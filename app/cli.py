@@ -243,6 +243,27 @@ def bench_finalise(
         typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
 
 
+@bench.command("join")
+def bench_join(
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    kinds: Annotated[str, typer.Option(help="thin, chromium or both.")] = "thin,chromium",
+    as_json: AsJson = False,
+) -> None:
+    """From a Grant to the other party's picture, over and over; Chromium and a thin client."""
+    from bench.join import run
+
+    result = run(count, kinds.split(","))
+    for row in result["rows"]:
+        typer.echo(
+            json.dumps(row)
+            if as_json
+            else f"{row['kind']}: p50 {row['p50_ms']:.0f} ms, p95 {row['p95_ms']:.0f} ms, "
+            f"worst {row['worst_ms']:.0f} ms over {row['joins']} joins"
+        )
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
+
+
 Directory = Annotated[
     Path, typer.Argument(help="A recording's directory, e.g. var/recordings/<id>.")
 ]
