@@ -137,11 +137,16 @@ def measure(
         cpu_after_s = cpu_s(gateway.pid)
         busy_kib = resident_kib(gateway.pid)
         results = [load.child.hear() for load in loads]
+        dropped_unread = {
+            "server": socket_drops(gateway.pid),
+            "callers": sum(socket_drops(load.child.pid) for load in loads),
+        }
     return {
         "server": gateway.name,
         "calls": rooms,
         "parties": parties,
         **_summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results),
+        "dropped_unread": dropped_unread,
         "server_rss_mib": busy_kib // 1024,
         "rss_mib_per_call": round((busy_kib - idle_kib) / 1024 / rooms, 2),
         **gateway.count(),
@@ -221,6 +226,23 @@ def resident_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(found[1]) if found else 0
+
+
+def socket_drops(pid: int) -> int:
+    """Datagrams that the kernel dropped because this process read its sockets too late.
+
+    Says whose the loss is: a starved server's, or that of callers who were starved themselves.
+    """
+    mine = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed since it was listed
+            mine.add(os.readlink(link))
+    dropped = 0
+    for line in Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]:
+        *_, inode, _, _, drops = line.split()
+        if f"socket:[{inode}]" in mine:
+            dropped += int(drops)
+    return dropped
 
 
 @contextmanager

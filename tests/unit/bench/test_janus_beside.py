@@ -1,5 +1,7 @@
 """What a comparison with Janus says of its rows, and how the limit of a core is searched."""
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from bench import capacity, janus
 from bench.janus_beside import summary
+from bench.media_load import socket_drops
 
 
 def row(server: str, **changes: Any) -> dict[str, Any]:
@@ -55,6 +58,19 @@ def test_everything_that_is_missing_is_named(
         janus.require()
     for package in ("apt install janus;", "apt install janus-tools", "apt install ffmpeg"):
         assert package in str(missing.value)
+
+
+def test_what_a_process_read_too_late_is_counted() -> None:
+    before = socket_drops(os.getpid())
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as writer,
+    ):
+        reader.bind(("127.0.0.1", 0))
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(100):
+            writer.sendto(bytes(1000), reader.getsockname())
+        assert 80 < socket_drops(os.getpid()) - before < 100
 
 
 @pytest.mark.parametrize(
