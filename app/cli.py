@@ -183,6 +183,24 @@ def bench_scale(
     _save(save, rows)
 
 
+@bench.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440)] = 60,
+    calls: Annotated[int, typer.Option(min=1, max=40)] = 4,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call, talk, hang up, again and again: does memory, do files or threads grow?"""
+    from bench.soak import run
+
+    def tell(row: dict[str, Any]) -> None:
+        typer.echo(json.dumps(row) if as_json else f"round {row['round']}: {row['rss_mib']} MiB")
+
+    summary = run(minutes, calls, tell=tell)
+    typer.echo(json.dumps(summary))
+    _save(save, [summary])
+
+
 def _numbers(text: str, most: int) -> list[int]:
     """`1,10,20` as numbers from 1 to `most`."""
     numbers = [int(part) if part.isdecimal() else 0 for part in text.replace(" ", "").split(",")]

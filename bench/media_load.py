@@ -350,6 +350,11 @@ class Reception:
         ]
         return Recipe(commands, folder, self._rooms * self._parties)
 
+    def clear(self) -> None:
+        """Throw away the recordings of the calls that were hung up."""
+        for recording in self.directory.iterdir():
+            shutil.rmtree(recording, ignore_errors=True)
+
     def close(self) -> None:
         self._child.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -369,6 +374,7 @@ class _Server:
         self._directory = directory
         self._rooms: list[MediaRoom] = []
         self._recorders: list[Recorder] = []
+        self._recorded = 0  # in earlier rounds
 
     async def open(self, rooms: int, parties: int) -> dict[str, Any]:
         offers = []
@@ -395,7 +401,7 @@ class _Server:
         return {}
 
     async def live(self) -> dict[str, Any]:
-        for number, room in enumerate(self._rooms):
+        for number, room in enumerate(self._rooms, self._recorded):
             recorder = Recorder.open(
                 self._directory / str(number),
                 session_id=SessionId(new_id()),
@@ -417,6 +423,7 @@ class _Server:
         self._rooms.clear()
         for recorder in self._recorders:
             await recorder.seal()
+        self._recorded += len(self._recorders)
         self._recorders.clear()
         return {}
 
