@@ -712,6 +712,7 @@ class Room:
                 seat.is_missing = True
                 if not any(self._people()):
                     self._end_or_forget(EndReason.TIMED_OUT, now_ms)
+                    return  # the room is over, and devices with it
 
     def _miss_party(self, now_ms: int) -> None:
         """Note since when the petitioner's side is away: silent, or gone without a word."""
@@ -754,6 +755,7 @@ class Room:
             self._end(reason, now_ms)
         else:
             self.state = RoomState.ENDED
+            self._countdown_due_ms = None
             self._dispose()
 
     def _end(self, reason: EndReason, now_ms: int) -> None:

@@ -15,7 +15,9 @@ from hypothesis.stateful import (
 )
 
 from core.ids import ParticipantId, RoomId, SessionId
+from media.offers import ClientOffer
 from signaling.effects import (
+    AnswerOffer,
     AnswerRefused,
     AnswerTaken,
     CloseSocket,
@@ -34,7 +36,9 @@ from signaling.effects import (
     OfferMade,
     OfferWanted,
     OpenPeer,
+    PluggedIn,
     Post,
+    RefuseOffer,
     Returned,
     RoomMessage,
     Said,
@@ -51,6 +55,7 @@ from signaling.effects import (
     StartSession,
     TakeAnswer,
     Tick,
+    Unplugged,
 )
 from signaling.protocol import (
     CLIENT_MESSAGE,
@@ -70,6 +75,7 @@ from tests.support.rooms import NOON, ROOM, make_grant
 ROLES = ("petitioner", "official", "desk", "interpreter")
 SESSION = SessionId("5" * 32)
 roles = st.sampled_from(ROLES)
+OFFER = ClientOffer("ufrag", "AB:CD", False, ())
 
 
 class Histories(RuleBasedStateMachine):
@@ -98,6 +104,7 @@ class Histories(RuleBasedStateMachine):
         self.disposed = False
         self.peers: set[str] = set()
         self.with_client: dict[str, int] = {}  # offers on their way, by participant
+        self.plugged = 0  # the last device session's leg
         rules = Rules(grace_ms=60_000, countdown_ms=3_000)
         if is_restored:
             people = frozenset({ParticipantId("petitioner-1"), ParticipantId("official-1")})
@@ -145,6 +152,17 @@ class Histories(RuleBasedStateMachine):
                 missed if has_stream else None,
             )
         )  # fmt: skip
+
+    @rule(tracks=st.sampled_from([(), (Track.CAMERA,), (Track.DOCUMENT,)]))
+    def plug_in(self, tracks: tuple[Track, ...]) -> None:
+        """A device is answered or refused, also by a room that is over."""
+        self.plugging = self._request_id()
+        self.feed(PluggedIn(make_grant("device"), tracks, OFFER))
+
+    @rule(is_the_last=st.booleans())
+    def unplug(self, is_the_last: bool) -> None:
+        leg = self.plugged if is_the_last else self.plugged - 1
+        self.feed(Unplugged(ParticipantId("device-1"), leg))
 
     @precondition(lambda self: self.open_sockets)
     @rule(data=st.data())
@@ -251,7 +269,7 @@ class Histories(RuleBasedStateMachine):
             waiting = results + waiting
 
     def perform(self, effect: Effect) -> list[Fact]:  # noqa: PLR0912
-        assert not self.disposed or isinstance(effect, Send | CloseSocket)
+        assert not self.disposed or isinstance(effect, Send | CloseSocket | RefuseOffer)
         match effect:
             case Post(who, _, message):
                 assert message.seq == self.seqs.get(who, message.seq - 1) + 1
@@ -290,6 +308,12 @@ class Histories(RuleBasedStateMachine):
                 if revision % 5 == 0:
                     return [AnswerRefused(who, socket_id, request_id, "sdp_refused", "No.")]
                 return [AnswerTaken(who, socket_id, request_id, revision)]
+            case AnswerOffer(grant, _, leg):
+                assert grant.participant_id in self.peers
+                self.replied[self.plugging] += 1
+                self.plugged = leg
+            case RefuseOffer():
+                self.replied[self.plugging] += 1
             case StartSession():
                 assert self.started == 0 and not self.pending_start
                 self.pending_start = True
@@ -335,6 +359,13 @@ class Histories(RuleBasedStateMachine):
         self.feed(Tick())
         due_ms = self.room.due_ms()
         assert self.disposed or due_ms is None or due_ms > self.now_ms
+
+    @invariant()
+    def no_device_is_left_alone(self) -> None:
+        seats = [seat for seat in self.room.seats.values() if not seat.has_left]
+        # A restored room waits for its people; one that is just opening ends when that is decided.
+        is_between = self.room._held_until_ms is not None or self.pending_start
+        assert self.room.is_over or is_between or not seats or not all(s.is_device for s in seats)
 
     @invariant()
     def before_live_there_is_no_time(self) -> None:
