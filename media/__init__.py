@@ -15,6 +15,7 @@ Live (this page's upper half; nothing here knows files or the database)
     router    the hot loop; new SSRCs, holes, repairs, codec changes
     feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
     socket · ice · dtls · srtp · sdp · rtp      one protocol each; ice and rtp decide, purely
+    offers · outlets   clients that offer (WHIP, WHEP): their SDP, and what a hall screen is shown
     tracks · events · stats · taps              the words shared with signaling and the recorder
     client · selftest                           a Python client of the relay; `doctor`'s own call
 
