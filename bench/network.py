@@ -37,6 +37,9 @@ QUEUE_BYTES: Final = 20_000  # at 300 kbit/s half a second: a home router's
 CLIENTS: Final = ("chromium", "aiortc")
 
 
+Party = Literal["hall", "office"]
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What the hall's line does in each direction, and what must hold on it."""
@@ -256,8 +259,8 @@ async def measure(call: Call, condition: Condition, seconds: float) -> dict[str,
         "hall_sound_delay_p95_ms": _less(sound["hall"]["settled"]["delay_p95_ms"], own_delay_ms),
         "office_recorded": sound["office"]["bad"]["share"],
         "line_wait_p95_ms": {d: counts[d]["wait_p95_ms"] for d in ("up", "down")},
-        "heard_in_hall": _heard(settled.hall, last.hall, settled, last),
-        "heard_in_office": _heard(settled.office, last.office, settled, last),
+        "heard_in_hall": _heard(settled, last, "hall", "office"),
+        "heard_in_office": _heard(settled, last, "office", "hall"),
         "picture_kbps": {
             "hall_before": _rate_kbps(before, call.moments[bad_from - 1], "hall"),
             "hall_settled": _rate_kbps(settled, last, "hall"),
@@ -291,23 +294,21 @@ def _less(value: float | None, own_delay_ms: float) -> float | None:
     return None if value is None else round(max(0.0, value - own_delay_ms), 1)
 
 
-def _heard(before: Numbers, after: Numbers, start: Moment, end: Moment) -> dict[str, float | None]:
-    """The share of sound that was played as it was sent, by the client's own count: what came in
-    time for the ear, not what came at all."""
+def _heard(start: Moment, end: Moment, who: Party, whom: Party) -> dict[str, float | None]:
+    """What one party heard of the other. `whole`: the share played as it was sent, by the client's
+    own count: what came in time for the ear. `arrived`: of the packets sent, those that came."""
+    before, after = getattr(start, who), getattr(end, who)
     samples = after["samples"] - before["samples"]
-    packets = after["audio_received"] - before["audio_received"]
-    seconds = (end.at_ns - start.at_ns) / 1e9
+    concealed = after["concealed"] - before["concealed"]
+    sent = getattr(end, whom)["audio_sent"] - getattr(start, whom)["audio_sent"]
+    came = after["audio_received"] - before["audio_received"]
     return {
-        "whole": round(1 - (after["concealed"] - before["concealed"]) / samples, 4)
-        if samples
-        else None,
-        "packets_per_s": round(packets / seconds, 1),
+        "whole": round(1 - concealed / samples, 4) if samples else None,
+        "arrived": round(came / sent, 3) if sent else None,
     }
 
 
-def _rate_kbps(
-    before: Moment, after: Moment, who: Literal["hall", "office"], what: str = "video_bytes_sent"
-) -> int:
+def _rate_kbps(before: Moment, after: Moment, who: Party, what: str = "video_bytes_sent") -> int:
     first, last = getattr(before, who), getattr(after, who)
     seconds = (after.at_ns - before.at_ns) / 1e9
     return round((last[what] - first[what]) * 8 / 1000 / seconds) if seconds > 0 else 0

@@ -14,6 +14,8 @@ Live (this page's upper half; nothing here knows files or the database)
     tables    Leg, Source, Publication, Subscription: the plain data that the hot loop walks
     router    the hot loop; new SSRCs, holes, repairs, codec changes
     feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
+    bitrate   how fast a client may send, what a receiver can take: sound first (pure)
+    freezes   when a picture stands still for everyone (pure)
     socket · ice · dtls · srtp · sdp · rtp      one protocol each; ice and rtp decide, purely
     offers · outlets   clients that offer (WHIP, WHEP): their SDP, and what a hall screen is shown
     tracks · events · stats · taps              the words shared with signaling and the recorder
@@ -27,7 +29,7 @@ Recorded (the lower half; knows no sockets)
 
 Where do I change …?
     what is offered (codecs, header extensions)      sdp: the tables at its top
-    how fast a camera may send                       feedback: next_uplink_bps, VIDEO_CAP_BPS
+    how fast a camera may send, who gets sound only  bitrate: Uplink, Downlink, the numbers on top
     when someone counts as silent or lost            peer: SILENT_AFTER_NS, CONSENT_NS
     who gets which packet                            peer.Peer.refresh, and nowhere else
 """

@@ -31,7 +31,7 @@ PAYLOAD_SHARE: Final = 0.93
 
 # A queue this long is heard as delay. Cameras and busy machines stutter by less.
 QUEUE_HIGH_MS: Final = 80.0
-QUEUE_LOW_MS: Final = 35.0
+QUEUE_LOW_MS: Final = 60.0
 QUEUE_LONG_MS: Final = 200.0
 # The shortest transit of the last ten to twenty seconds is the line itself.
 BASE_WINDOW_NS: Final = 10 * SECOND
@@ -41,6 +41,8 @@ MAX_STREAMS: Final = 8
 CUT_EVERY_NS: Final = 700 * MS
 # A queue takes longer than this to drain; what is gone sooner was a machine that stumbled.
 UNDO_WITHIN_NS: Final = 600 * MS
+# A full queue loses many packets at once; without that a single cut goes half the way at most.
+LOST_FOR_CERTAIN: Final = 3
 # Cuts that did not shorten the delay: then there is no queue but a longer way.
 CUTS_IN_VAIN: Final = 3
 # What a cut found out about the line is believed this long.
@@ -101,9 +103,12 @@ class Uplink:
         "_cut_queue_ms",
         "_cuts",
         "_first_queue_ms",
+        "_has_lost",
         "_high_samples",
         "_line_bps",
+        "_lost",
         "_quiet_seconds",
+        "_recent_bps",
         "_sampled_at_ns",
         "_shortest",
         "queue_ms",
@@ -116,7 +121,9 @@ class Uplink:
         self._shortest: dict[int, ShortestDelay] = {}
         self._sampled_at_ns = 0
         self._bits = 0
-        self._line_bps = 0
+        self._line_bps = self._recent_bps = 0
+        self._lost = 0
+        self._has_lost = False
         self._quiet_seconds = 0
         self._high_samples = 0
         self._cuts = 0
@@ -131,14 +138,16 @@ class Uplink:
         return self._high_samples >= 2
 
     def sample(
-        self, now_ns: int, *, packets: int, octets: int, transits_ms: Mapping[int, float]
+        self, now_ns: int, *, packets: int, octets: int, lost: int, transits_ms: Mapping[int, float]
     ) -> bool:
-        """A few times a second: the leg's counters, and of every stream that has moved since the
-        last sample the latest transit, whose zero may be anywhere. Whether `rate_bps` was changed,
-        so that the sender must hear of it at once."""
+        """A few times a second: the leg's counters (`lost`: missing at this moment, of all that
+        was sent), and of every stream that has moved since the last sample the latest transit,
+        whose zero may be anywhere. Whether `rate_bps` was changed, so that the sender must hear of
+        it at once."""
         if not transits_ms:
             return False
         self._measure(now_ns, (octets + packets * OVERHEAD_BYTES) * 8)
+        self._has_lost, self._lost = lost - self._lost >= LOST_FOR_CERTAIN, lost
         self.queue_ms = self._queue_ms(now_ns, transits_ms)
         if self.queue_ms < QUEUE_HIGH_MS:
             return self._calm(now_ns)
@@ -178,6 +187,7 @@ class Uplink:
         if self._sampled_at_ns and elapsed_ns:
             passed_bps = (bits - self._bits) * SECOND // elapsed_ns
             self._line_bps = max(passed_bps, (self._line_bps + passed_bps) // 2)
+            self._recent_bps = max(passed_bps, self._recent_bps * 9 // 10)
         self._sampled_at_ns, self._bits = now_ns, bits
 
     def _queue_ms(self, now_ns: int, transits_ms: Mapping[int, float]) -> float:
@@ -204,7 +214,10 @@ class Uplink:
         if self._cuts == 1:
             self._before_cut_bps = self.rate_bps
         share = 0.85 if self.queue_ms < QUEUE_LONG_MS else 0.6
-        self.rate_bps = min(self.rate_bps, _picture_bps(int(self._line_bps * share)))
+        wanted_bps = _picture_bps(int(self._line_bps * share))
+        if not self._has_lost:  # a machine that stumbles sends late and little, but loses nothing
+            wanted_bps = max(wanted_bps, min(self.rate_bps, _picture_bps(self._recent_bps)) // 2)
+        self.rate_bps = min(self.rate_bps, wanted_bps)
 
     def second(self, now_ns: int, loss: float) -> None:
         """Once a second: the share of packets that was lost on the way to us."""

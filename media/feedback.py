@@ -150,6 +150,7 @@ class Feedback:
                 continue
             target.loss = report.fraction_lost / 256
             if report.lsr and report.lsr == target.report_ntp_middle:
+                target.report_ntp_middle = 0  # named again it would tell of the same, past moment
                 held_ns = report.dlsr * SECOND >> 16
                 round_trip_ns = now_ns - target.report_sent_ns - held_ns
                 if 0 <= round_trip_ns < 10 * SECOND:
@@ -314,6 +315,7 @@ class Feedback:
             now_ns,
             packets=leg.packets_in,
             octets=leg.bytes_in,
+            lost=sum(s.advanced - s.received for s in flowing),
             transits_ms={s.ssrc: s.transit * 1000 / s.clock_rate for s in moved},
         )
         if not moved:

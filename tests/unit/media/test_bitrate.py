@@ -34,6 +34,7 @@ class Line:
     queue_bits: float = 0.0
     packets: int = 0
     octets: int = 0
+    lost: int = 0
     longest_ms: float = 0.0
     cuts: int = 0
 
@@ -42,14 +43,16 @@ class Line:
             self.now_ns += 50 * MS
             offered = SOUND_BPS + min(self.wants_bps, self.uplink.rate_bps) / 0.93
             room = min(self.capacity_bps * 0.53, 160_000) + self.capacity_bps / 20
-            self.queue_bits = min(self.queue_bits + offered / 20, room)
+            self.queue_bits += offered / 20
+            self.lost += int(max(0.0, self.queue_bits - room) / 9000)
+            self.queue_bits = min(self.queue_bits, room)
             passed = min(self.queue_bits, self.capacity_bps / 20)
             self.queue_bits -= passed
             self.packets += 4
             self.octets += int(passed / 8) - 4 * OVERHEAD_BYTES
             if step % 5 == 4:
                 self.cuts += self.uplink.sample(
-                    self.now_ns, packets=self.packets, octets=self.octets,
+                    self.now_ns, packets=self.packets, octets=self.octets, lost=self.lost,
                     transits_ms={1: 7000 + self.extra_ms + self.queue_ms},
                 )  # fmt: skip
                 self.longest_ms = max(self.longest_ms, self.uplink.queue_ms)
@@ -107,10 +110,10 @@ def test_jitter_of_thirty_milliseconds_cuts_nothing() -> None:
 
 def test_another_stream_is_measured_from_its_own_zero() -> None:
     uplink = Uplink()
-    uplink.sample(SECOND, packets=0, octets=0, transits_ms={1: 5})
+    uplink.sample(SECOND, packets=0, octets=0, lost=0, transits_ms={1: 5})
     for n in range(2, 10):
         assert not uplink.sample(
-            n * SECOND, packets=n * 50, octets=n * 90_000, transits_ms={2: 90_000}
+            n * SECOND, packets=n * 50, octets=n * 90_000, lost=0, transits_ms={2: 90_000}
         )
 
 
@@ -120,7 +123,7 @@ def test_what_delays_one_stream_only_is_its_sender() -> None:
         late_ms = 0 if n < 10 else 400
         transits_ms = {1: 20 + late_ms, 2: 9000}
         assert not uplink.sample(
-            n * SECOND, packets=n * 50, octets=n * 90_000, transits_ms=transits_ms
+            n * SECOND, packets=n * 50, octets=n * 90_000, lost=0, transits_ms=transits_ms
         )
 
 
@@ -133,6 +136,14 @@ def test_a_delay_that_is_gone_at_once_was_no_queue() -> None:
     line.run(0.5)
     assert line.cuts == 2  # down and up again
     assert line.uplink.rate_bps == VIDEO_CAP_BPS
+
+
+def test_a_machine_that_stumbles_keeps_half_its_picture() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    line.wants_bps, line.extra_ms = 100_000, 300  # late and little
+    line.run(1)
+    assert line.uplink.rate_bps > 400_000
 
 
 def test_loss_without_delay_slows_a_picture_but_does_not_take_it_away() -> None:
