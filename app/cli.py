@@ -282,6 +282,26 @@ def bench_join(
         typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
 
 
+@bench.command("mixed")
+def bench_mixed(
+    calls: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    seconds: Annotated[int, typer.Option(min=2, max=600)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Calls while the API is asked and a recording is finished; one room process and two."""
+    from bench.mixed import run
+
+    result = run(calls, seconds)
+    for row in result["rows"]:
+        typer.echo(
+            json.dumps(row)
+            if as_json
+            else f"{row['how']}: {row['lost']} lost, p99 {row['delay_ms']['p99']:.2f} ms"
+        )
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in result.items() if key != "rows"}))
+
+
 Directory = Annotated[
     Path, typer.Argument(help="A recording's directory, e.g. var/recordings/<id>.")
 ]
