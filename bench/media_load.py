@@ -324,8 +324,12 @@ class Reception:
         self._parties = parties
         self.directory = Path(tempfile.mkdtemp(prefix="reception-bench-"))
         self._child = Child("bench.media_load", "server", str(self.directory), core=core)
-        self._child.ask("count")  # it runs
         self.pid = self._child.pid
+        try:
+            self._child.ask("count")  # it runs
+        except BaseException:
+            self.close()
+            raise
 
     def connect(self, loads: Sequence[Load]) -> None:
         offers = self._child.ask("open", rooms=self._rooms, parties=self._parties)["offers"]
