@@ -12,6 +12,8 @@ from tests.support.prefecture_process import Living
 
 CALL_MS = 30_000
 CASE_MS = 60_000
+# On a busy machine the villager's browser may be silent just when the official presses.
+PRESSES = 4
 
 Watch = Callable[[str], Awaitable[None]]
 """Called at each page of a step with its name, before the person acts: for pictures of the way."""
@@ -129,9 +131,14 @@ async def open_call(page: Page, living: Living) -> None:
 
 async def admit(page: Page) -> None:
     button = page.get_by_role("button", name="接通", exact=True)
-    await expect(button).to_be_enabled(timeout=CALL_MS)
-    await button.click()
-    await expect(page.get_by_text("正在录制")).to_be_visible(timeout=CALL_MS)
+    recording, again = page.get_by_text("正在录制"), page.get_by_text("请再按一次")
+    for _ in range(PRESSES):
+        await expect(button).to_be_enabled(timeout=CALL_MS)
+        await button.click()
+        await expect(recording.or_(again).first).to_be_visible(timeout=CALL_MS)
+        if await recording.is_visible():
+            return
+    await expect(recording).to_be_visible(timeout=CALL_MS)
 
 
 async def show_paper(kiosk: Page, office: Page) -> None:
