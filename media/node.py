@@ -97,6 +97,8 @@ class MediaNode:
         self.fingerprint = fingerprint_of(self._certificate)
         self.drops: Counter[str] = Counter()
         self._strangers_left = STRANGERS_PER_SECOND
+        # ICE name → where its media has come from since, unless a check has said so already.
+        self._strays: dict[str, Address] = {}
         self._legs_by_ufrag: dict[str, Leg] = {}
         self._dtls_by_ufrag: dict[str, DtlsAssociation] = {}
         self._book: AddressBook[Leg] = AddressBook()
@@ -183,7 +185,7 @@ class MediaNode:
             if 128 <= first < 192:
                 leg = by_address.get(address)
                 if leg is None:
-                    self._stranger(buffer, length, now_ns)
+                    self._stranger(buffer, length, address, now_ns)
                 elif leg.rx is None or not leg.is_connected:
                     self.drops["stranger"] += 1
                 elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
@@ -199,7 +201,7 @@ class MediaNode:
             else:
                 self.drops["unknown_kind"] += 1
 
-    def _stranger(self, buffer: PacketBuffer, length: int, now_ns: int) -> None:
+    def _stranger(self, buffer: PacketBuffer, length: int, address: Address, now_ns: int) -> None:
         """Media from an unknown address: taken if its keys prove whose it is, else dropped.
 
         A router that was restarted moves every flow to a new port without a word, and the client's
@@ -213,6 +215,7 @@ class MediaNode:
                     rejected = leg.rejected
                     self._router.receive(leg, buffer, now_ns)
                     if leg.rejected == rejected:
+                        self._strays[leg.credentials.ufrag] = address
                         return
                     break
             self._strangers_left -= 1
@@ -237,10 +240,20 @@ class MediaNode:
             return
         if check.accepted:
             leg.last_packet_ns = leg.consent_at_ns = now_ns
-            if self._book.prove(leg, address, nominated=check.nominated):
+            # Not every client nominates again what it believes to be the same path.
+            has_moved = self._strays.pop(check.ufrag, None) == address
+            if self._book.prove(leg, address, nominated=check.nominated or has_moved):
                 self._dtls_by_ufrag[check.ufrag].path_found()
                 log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
+                if leg.is_connected:
+                    self._renew_pictures(leg, now_ns)
         self._socket.send(check.response, address)
+
+    def _renew_pictures(self, leg: Leg, now_ns: int) -> None:
+        """What went to the old address is lost, and more of it than repairs could bring back."""
+        for subscription in leg.subscriptions.values():
+            if subscription.publication.is_open:
+                self.feedback.want_keyframe(subscription.publication, now_ns)
 
     def _password_of(self, ufrag: str) -> str | None:
         leg = self._legs_by_ufrag.get(ufrag)
@@ -335,6 +348,7 @@ class MediaNode:
             self._book.forget(leg)
             self._legs_by_ufrag.pop(leg.credentials.ufrag, None)
             self._dtls_by_ufrag.pop(leg.credentials.ufrag, None)
+            self._strays.pop(leg.credentials.ufrag, None)
 
     def rename(self, leg: Leg, credentials: Credentials) -> None:
         """An ICE restart: checks under the leg's old name are strangers' from now on, while media

@@ -35,20 +35,17 @@ class Nat(asyncio.DatagramProtocol):
 
     async def rebind(self) -> None:
         """Forget the mapping; the next packet gets a new port."""
-        self.close_outside()
-        loop = asyncio.get_running_loop()
+        before, loop = self._outside, asyncio.get_running_loop()
         self._outside, _ = await loop.create_datagram_endpoint(
             lambda: _Outside(self), local_addr=("127.0.0.1", 0)
         )
-
-    def close_outside(self) -> None:
-        if self._outside is not None:
-            self._outside.close()
+        if before is not None:
+            before.close()
 
     def close(self) -> None:
-        self.close_outside()
-        assert self._inside is not None
-        self._inside.close()
+        for transport in (self._inside, self._outside):
+            assert transport is not None
+            transport.close()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._client = addr
@@ -102,5 +99,10 @@ async def test_a_voice_from_a_new_port_is_heard_before_the_next_check(node: Medi
         assert leg.packets_in > before + 15
         assert leg.address == address, "an address that was not checked is not sent to"
         assert node.counters().get("stranger", 0) - strangers < 5  # its RTCP, which can wait
+        # Its next check names the new address, and the picture that it watches begins anew there.
+        watched = call.peers["official"].published[TrackName.CAMERA]
+        asked_ns = watched.keyframe_asked_ns
+        await call.until(lambda: leg.address != address, timeout_s=15)
+        await call.until(lambda: watched.keyframe_asked_ns > asked_ns)
         assert leg.number == 1
     nat.close()
