@@ -140,6 +140,8 @@ class Row:
     outage_s: float
     proof: str = ""
     noticed_s: float | None = None
+    ready_s: float | None = None
+    """Of a server that was killed: when the next one answered. Mostly this machine's own speed."""
     sound_up_s: float | None = None
     picture_up_s: float | None = None
     sound_down_s: float | None = None
@@ -518,6 +520,7 @@ async def _server_killed(server: LabServer, calls: list[Call]) -> list[Row]:
         for name in STREAMS:
             if (value := getattr(row, name)) is not None:
                 setattr(row, name, round(value + 0.5, 3))
+        row.ready_s = ready_s
         row.legs = (leg, await _leg(call.kiosk))
         row.proof = f"killed, ready again after {ready_s} s"
         row.trouble = "" if died and row.legs[1] > leg else "the server was not killed"
@@ -605,6 +608,11 @@ def _summary(rows: list[Row], verdicts: list[Verdict]) -> dict[str, Any]:
                 name.removesuffix("_s"): _quantiles([getattr(r, name) for r in by_kind[kind]])
                 for name in (*STREAMS, "back_s")
             }
+    if servers := by_kind.get("server"):
+        result["server"]["ready"] = _quantiles([row.ready_s for row in servers])
+        result["server"]["after_ready"] = _quantiles(
+            [row.back_s and row.ready_s and round(row.back_s - row.ready_s, 3) for row in servers]
+        )
     untrue = sum(not verdict.is_true for verdict in verdicts)
     marks = [
         m for v in verdicts for m in (v.left_ms, v.back_ms) if v.gap_ms > 2_000 and m is not None
