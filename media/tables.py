@@ -298,8 +298,9 @@ class Subscription:
         self.is_wanted = False  # the client's answer takes it
         self.payload_types: frozenset[int] = frozenset()
         self.has_nack = True
-        # publication number + offset = number on this wire. Fixed at the first packet and never
-        # changed: under one key a number must always mean the same bytes (AES-GCM, RFC 7714 §8).
+        # publication number + offset = number on this wire. Fixed at the first packet; chosen anew
+        # after a pause, ahead of every number used: under one key a number must always mean the
+        # same bytes (AES-GCM, RFC 7714 §8).
         self.is_started = False
         self.seq_offset = 0
         # Only for a client that offered (media/outlets.py). Our payload types → its own; None: it
