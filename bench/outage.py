@@ -615,7 +615,12 @@ def _summary(rows: list[Row], verdicts: list[Verdict]) -> dict[str, Any]:
         )
     untrue = sum(not verdict.is_true for verdict in verdicts)
     marks = [
-        m for v in verdicts for m in (v.left_ms, v.back_ms) if v.gap_ms > 2_000 and m is not None
+        mark
+        for verdict in verdicts
+        if verdict.gap_ms > 2_000
+        # A server that was killed noted nothing of its end.
+        for mark in (verdict.back_ms, None if verdict.kind == "server" else verdict.left_ms)
+        if mark is not None
     ]
     result["recorded"] = {
         "faults": len(verdicts), "gaps": sum(v.gap_ms > aftermath.FILE_GAP_MS for v in verdicts),
