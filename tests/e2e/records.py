@@ -70,7 +70,9 @@ async def loudness(page: Page | FirefoxPage) -> float:
     return level
 
 
-async def check_files(living: Living, case: dict[str, Any], *, talk_s: int) -> None:
+async def check_files(
+    living: Living, case: dict[str, Any], *, talk_s: int, within_ms: int = 500
+) -> None:
     """Every party's file decodes to the end and is as long as the talk."""
     length_ms = case["recording"]["duration_ms"]
     parties = of_kind(case, "party")
@@ -78,5 +80,5 @@ async def check_files(living: Living, case: dict[str, Any], *, talk_s: int) -> N
     for file in parties:
         checked = await asyncio.to_thread(decode_fully, file_of(living, file))
         assert checked.video_frames > talk_s * 10
-        assert abs(file["offset_ms"] + file["duration_ms"] - length_ms) < 500
+        assert abs(file["offset_ms"] + file["duration_ms"] - length_ms) < within_ms
         assert file["duration_ms"] > (talk_s - 2) * 1000

@@ -27,6 +27,8 @@ from tests.support.prefecture_process import Living, living_prefecture
 COUNTY = "513328"
 KIOSK_SIZE = (1080, 1920)
 TALK_S = 8
+# On a busy machine Firefox's sound thread may fall behind by most of a second when the talk ends.
+WITHIN_MS = 1_000
 THEIRS = "video:not(.mirrored)"
 OURS = "video.mirrored"
 
@@ -95,7 +97,7 @@ async def test_a_villager_in_firefox_talks_with_an_official_in_chromium(
         "() => document.querySelector('[data-testid=case-number]')?.innerText.trim()"
     )
     case = await case_with_recording(living, case_number)
-    await check_files(living, case, talk_s=TALK_S)
+    await check_files(living, case, talk_s=TALK_S, within_ms=WITHIN_MS)
     assert mimes(case) == {"petitioner": mime, "official": mime}
     assert [words for words in complaints + kiosk.complaints if "401" not in words] == []
 
@@ -129,7 +131,7 @@ async def test_a_house_of_h264_speaks_vp8_with_a_firefox_that_has_no_h264(
     await asyncio.sleep(max(0.0, began + TALK_S - asyncio.get_running_loop().time()))
     await firefox_steps.end(office)
     case = await case_with_recording(living, await number_on(kiosk))
-    await check_files(living, case, talk_s=TALK_S)
+    await check_files(living, case, talk_s=TALK_S, within_ms=WITHIN_MS)
     assert mimes(case) == {"petitioner": "video/webm", "official": "video/webm"}
     assert [words for words in office.complaints if "401" not in words] == []
 
