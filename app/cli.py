@@ -379,13 +379,14 @@ def drill_network(
     only: Annotated[list[str] | None, typer.Option(help="A condition's name; repeatable.")] = None,
     client: Annotated[str, typer.Option(help="chromium or aiortc")] = "chromium",
     save: Annotated[Path | None, typer.Option(help="Keep all rows in this file.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print a Markdown table too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Calls over bad lines (loss, bursts, delay, bottlenecks): what is heard, seen, recorded."""
     from bench.netlab import LabUnavailable
-    from bench.network import in_words, run
+    from bench.network import as_table, in_words, run
 
-    async def campaign() -> list[dict[str, object]]:
+    async def campaign() -> list[dict[str, Any]]:
         rows = []
         async for row in run(seconds, only or (), client):
             rows.append(row)
@@ -397,6 +398,8 @@ def drill_network(
     except (LabUnavailable, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
+    if table:
+        typer.echo(as_table(rows))
     if save is not None:
         save.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not rows[-1]["ok"]:
@@ -420,6 +423,38 @@ def drill_outage(
         words = json.dumps(last) if as_json else "  ".join(f"{k}: {v}" for k, v in last.items())
         typer.echo(words)
     if last.get("failed") != 0:
+        raise typer.Exit(1)
+
+
+@drill.command("alignment")
+def drill_alignment(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.3, max=120)] = 10,
+    loss: Annotated[float, typer.Option(min=0, max=20, help="Percent, each way.")] = 5,
+    skew_ppm: Annotated[float, typer.Option(min=0, max=200)] = 100,
+    keep: Annotated[Path | None, typer.Option(help="Leave the recording in this folder.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep all rows in this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A call with clocks that run wrong, loss and a rejoin: do its files still keep time?"""
+    from bench.alignment import in_words, run
+    from bench.netlab import LabUnavailable
+
+    async def campaign() -> list[dict[str, object]]:
+        rows = []
+        async for row in run(minutes * 60, loss, skew_ppm, keep):
+            rows.append(row)
+            typer.echo(json.dumps(row, ensure_ascii=False) if as_json else in_words(row))
+        return rows
+
+    try:
+        rows = asyncio.run(campaign())
+    except LabUnavailable as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    if save is not None:
+        save.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not rows[-1]["ok"]:
         raise typer.Exit(1)
 
 

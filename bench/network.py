@@ -60,7 +60,7 @@ def _both(name: str, words: str, impairment: Impairment, **goals: float) -> Cond
 
 THIN: Final = Impairment(rate_bps=300_000, queue_bytes=QUEUE_BYTES)
 CONDITIONS: Final = (
-    _both("clean", "nothing", UNIMPAIRED),
+    _both("clean", "as it is", UNIMPAIRED),
     _both("loss-1", "1 % lost at random", Impairment(loss=0.01)),
     _both("loss-5", "5 % lost at random", Impairment(loss=0.05), recorded=0.94, settled=0.94),
     _both("loss-10", "10 % lost at random", Impairment(loss=0.10), recorded=0.89, settled=0.89),
@@ -408,3 +408,31 @@ def in_words(row: dict[str, Any]) -> str:
         f"{office['freezes']:.0f} freezes of {office['frozen_ms'] / 1000:.1f} s in all"
         f"{'' if row['ok'] else '  ✗'}"
     )
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as the Markdown table of docs/recording.md."""
+    lines = [
+        "| the line | recorded | played hall / office | wait up / down ms | hall's picture kbit/s "
+        "| office's kbit/s | frozen in the office | in the hall |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "summary" in row:
+            continue
+        picture, wait = row["picture_kbps"], row["line_wait_p95_ms"]
+        played = [row[f"heard_in_{place}"]["whole"] for place in PARTIES]
+        words = [
+            row["words"],
+            f"{row['hall_recorded']:.1%}",
+            " / ".join("–" if share is None else f"{share:.1%}" for share in played),
+            f"{wait['up'] or 0:.0f} / {wait['down'] or 0:.0f}",
+            f"{picture['hall_before']} → {picture['hall_settled']}",
+            f"{picture['office_before']} → {picture['in_hall_settled']}",
+            *(
+                f"{row[seen]['freezes']:.0f}, {row[seen]['frozen_ms'] / 1000:.1f} s"
+                for seen in ("seen_in_office", "seen_in_hall")
+            ),
+        ]
+        lines.append(f"| {' | '.join(words)} |")
+    return "\n".join(lines)
