@@ -5,17 +5,27 @@ bytes each, so a day of talk fits in memory), the sender reports and the marks; 
 themselves stay on disk until they are written.
 """
 
+import contextlib
 import mmap
 import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Final
 
 from media import depayload, journal, scan
 from media.depayload import Packet
-from media.journal import JournalDamaged, JournalReader, Mark, RecordType, SenderReport, TrackRecord
+from media.journal import (
+    JournalDamaged,
+    JournalReader,
+    Mark,
+    MarkKind,
+    RecordType,
+    SenderReport,
+    TrackRecord,
+)
 from media.timing import (
     ClockMap,
     Unwrapper,
@@ -29,6 +39,8 @@ MAX_REPORT_SPREAD_NS: Final = 100_000_000
 """Reports of one track that disagree by more than this with each other are noise or lies."""
 MAX_DISAGREEMENT_NS: Final = 1_000_000_000
 """If the sender reports place a track further than this from its arrival, they are not believed."""
+MAX_ROUND_TRIP_MS: Final = 1_500.0
+"""Two satellites. A longer one is believed up to here."""
 ANCHOR_EVERY_NS: Final = 100_000_000
 _OFFSET_BITS: Final = 40  # a terabyte of journal per leg
 _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
@@ -228,7 +240,8 @@ def timeline_maps(leg: Leg) -> dict[int, Callable[[int], int]]:
     """For every track of a leg: extended RTP time to nanoseconds on the session's timeline.
 
     Sender reports map RTP to the participant's clock, and that clock, common to all tracks of the
-    leg, to ours. A track without credible reports is placed by its least delayed packets.
+    leg, to ours. A track without credible reports is placed by its least delayed packets. What came
+    with the least delay was still on its way for half of the shortest round trip.
     """
     to_participant: dict[int, ClockMap] = {}
     arrivals: list[tuple[int, int]] = []
@@ -247,11 +260,24 @@ def timeline_maps(leg: Leg) -> dict[int, Callable[[int], int]]:
             to_participant[index] = fitted
             arrivals += arrived
     to_timeline = fit_least_delayed(arrivals) if arrivals else None
+    under_way_ns = shortest_round_trip_ns(leg) // 2
     return {
-        index: _track_map(track, to_participant.get(index), to_timeline)
+        index: _track_map(track, to_participant.get(index), to_timeline, under_way_ns)
         for index, track in leg.tracks.items()
         if track.anchors
     }
+
+
+def shortest_round_trip_ns(leg: Leg) -> int:
+    """As the relay measured it while the leg lasted; 0 if it could not, or if it cannot be."""
+    known = []
+    for _, _, mark in leg.marks:
+        if mark.kind is MarkKind.ROUND_TRIP:
+            with contextlib.suppress(ValueError):
+                known.append(float(mark.detail))
+    shortest_ms = min(filter(isfinite, known), default=0.0)
+    # Receivers compute it from what clients say: bounded, like everything that comes from outside.
+    return round(min(max(shortest_ms, 0.0), MAX_ROUND_TRIP_MS) * 1_000_000)
 
 
 def _near(rtp_time: int, track: TrackIndex, at_ns: int) -> int:
@@ -263,7 +289,10 @@ def _near(rtp_time: int, track: TrackIndex, at_ns: int) -> int:
 
 
 def _track_map(
-    track: TrackIndex, to_participant: ClockMap | None, to_timeline: ClockMap | None
+    track: TrackIndex,
+    to_participant: ClockMap | None,
+    to_timeline: ClockMap | None,
+    under_way_ns: int,
 ) -> Callable[[int], int]:
     rate = track.described.codec.clock_rate
     by_arrival = fit_least_delayed(track.anchors)
@@ -271,8 +300,8 @@ def _track_map(
         chosen, second = to_participant, to_timeline
         disagreement = sorted(second(chosen(x)) - y for x, y in track.anchors)
         if abs(disagreement[len(disagreement) // 2]) <= MAX_DISAGREEMENT_NS:
-            return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate))
-    return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate)
+            return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate)) - under_way_ns
+    return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate) - under_way_ns
 
 
 def packets(leg: Leg, track: TrackIndex) -> Iterator[Packet]:

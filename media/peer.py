@@ -180,6 +180,7 @@ class Peer:
         self._quality_seconds = 0
         self._totals = (0, 0)
         self._bitrates_bps = (0, 0)
+        self._recorded_round_trip_ns = 0  # the shortest of this leg; 0 = none yet
         self.leg = self._open_leg(1)
         self._publish(publishes)
 
@@ -480,6 +481,7 @@ class Peer:
         if not self.leg.is_connected:
             return
         self._transports.feedback.report(self.leg, now_ns)
+        self._record_round_trip(now_ns)
         bytes_in, bytes_out = self.leg.bytes_in, self._sent()[1]
         before_in, before_out = self._totals
         self._totals = (bytes_in, bytes_out)
@@ -694,12 +696,23 @@ class Peer:
         recorder = self._room.recorder
         if recorder is None or not self._room.is_live or self.leg.tap is not None:
             return
+        self._recorded_round_trip_ns = 0
         tap: PartyTap = recorder.party(self.participant_id, self.leg.number, self.label, self.role)
         self.leg.tap = tap
         if self.leg.is_connected:
             self._mark(MarkKind.JOIN, self._transports.now_ns())
         for name in self._muted:
             tap.mark(MarkKind.MUTE, self._transports.now_ns(), None, name.value)
+
+    def _record_round_trip(self, now_ns: int) -> None:
+        """Half of the shortest round trip is how late the best of a party's packets came: without
+        it the files would have someone behind a satellite answer late."""
+        leg, known_ns = self.leg, self._recorded_round_trip_ns
+        if leg.tap is None or not leg.round_trip_ns:
+            return
+        if not known_ns or leg.round_trip_ns < known_ns - MS:
+            self._recorded_round_trip_ns = leg.round_trip_ns
+            self._mark(MarkKind.ROUND_TRIP, now_ns, f"{leg.round_trip_ns / MS:.1f}")
 
     def _mark(self, kind: MarkKind, at_ns: int, detail: str = "") -> None:
         if self.leg.tap is not None:

@@ -121,6 +121,28 @@ def test_without_sender_reports_arrival_times_serve(tmp_path: Path) -> None:
     assert abs(beeps[0] - 500) <= 60
 
 
+def test_a_far_party_is_placed_by_its_round_trip(tmp_path: Path) -> None:
+    clip = flash_and_beep(6.0)
+
+    def marks(taps: dict[str, PartyTap], t0_ns: int) -> None:
+        for who, shortest_ms in ((KIOSK, "604.0"), (OFFICIAL, "41.5")):
+            for second, detail in enumerate(("900.0", shortest_ms, "nan", "?"), 1):
+                at_ns = t0_ns + second * 1_000_000_000
+                taps[who].mark(MarkKind.ROUND_TRIP, at_ns, None, detail)
+
+    result, out = mux_of(
+        tmp_path,
+        [
+            Speaker(KIOSK, clip, clock_offset_s=10, line=Line(delay_ms=300)),
+            Speaker(OFFICIAL, clip, line=Line(seed=5)),
+        ],
+        marks=marks,
+    )
+    for who in (KIOSK, OFFICIAL):
+        times = session_beeps(result, out, who)
+        assert times == pytest.approx([500 + 1000 * n for n in range(6)], abs=20)
+
+
 def test_absurd_sender_reports_are_not_believed(tmp_path: Path) -> None:
     def lie(taps: dict[str, PartyTap], t0_ns: int) -> None:
         for at_s in range(1, 9):

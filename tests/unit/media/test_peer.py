@@ -460,6 +460,26 @@ def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: Wo
     assert events == [PeerSilent(1600), PeerBack()]
 
 
+def test_each_shorter_round_trip_of_a_leg_is_on_the_record(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    world.is_live, world.recorder = True, world
+    villager.leg.round_trip_ns = 80 * MS
+    villager.every_second(world.time_ns)  # nothing is recorded yet
+    villager.go_live()
+    for round_trip_ms in (90, 60, 75, 59.5, 40):
+        villager.leg.round_trip_ns = int(round_trip_ms * MS)
+        villager.every_second(world.time_ns)
+    assert world.taps["villager", 1].marks.count(MarkKind.ROUND_TRIP) == 3
+    villager.new_leg()
+    key = bytes(28)
+    accept(villager)
+    inbound, outbound = SrtpSession.inbound(key, GCM), SrtpSession.outbound(key, GCM)
+    world.connect[villager.leg](inbound, outbound, "GCM")
+    villager.leg.round_trip_ns = 95 * MS
+    villager.every_second(world.time_ns)
+    assert world.taps["villager", 2].marks.count(MarkKind.ROUND_TRIP) == 1
+
+
 def test_pictures_begin_anew_after_a_silence(world: World) -> None:
     official, _ = world.connected("official", CAMERA)
     villager, _ = world.connected("villager", CAMERA)
