@@ -25,6 +25,7 @@ Recorded (the lower half; knows no sockets)
     recorder  a subscriber that may not drop: takes packets from the router, writes journals
     journal   append-only, checksummed records; recovery cuts the torn tail
     mux       journals → one seekable file per party, without transcoding, on one timeline
+    timing · index · soundtrack   clocks fitted; packets placed on the timeline; sound end to end
     compose   the one picture that people watch; ffmpeg runs what it describes
 
 Where do I change …?

@@ -27,6 +27,7 @@ from media.container import Format, Sample, write_container
 from media.depayload import Frame, H264Depayloader, VideoDepayloader, Vp8Depayloader
 from media.index import Leg, TrackIndex, index_leg, packets, timeline_maps
 from media.journal import JournalDamaged, JournalReader, MarkKind
+from media.soundtrack import Sound, run_together
 from media.tracks import CodecInfo, TrackName
 
 RESULT_NAME: Final = "mux.json"
@@ -162,27 +163,14 @@ def _frames(source: _Source, depayloader: VideoDepayloader) -> Iterator[Frame]:
             yield frame
 
 
-def _audio_samples(sources: Iterable[_Source]) -> Iterator[Sample]:
-    """All Opus packets over all legs at their true times; holes are filled with silence packets.
-
-    Players run audio packets together, so a hole would pull sound ahead of picture.
-    """
-    end_us: int | None = None
+def _sounds(sources: Iterable[_Source]) -> Iterator[Sound]:
+    """All Opus packets over all legs at their true times."""
     for source in sources:
         for packet in packets(source.leg, source.track):
             duration_us = depayload.opus_duration_us(packet.payload)
-            if not duration_us:
-                continue
-            at_us = source.to_timeline_ns(packet.rtp_time) // 1000
-            if end_us is not None:
-                silence_us = depayload.SILENCE_MS * 1000
-                while at_us - end_us >= silence_us:
-                    yield Sample(
-                        end_us, silence_us, depayload.SILENCE, True, is_audio=True, is_filler=True
-                    )
-                    end_us += silence_us
-            yield Sample(at_us, duration_us, packet.payload, True, is_audio=True)
-            end_us = at_us + duration_us
+            if duration_us:
+                at_us = source.to_timeline_ns(packet.rtp_time) // 1000
+                yield Sound(at_us, duration_us, packet.payload)
 
 
 # --- parties and files ---------------------------------------------------------------------------
@@ -376,7 +364,9 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
         mime = "audio/webm"
     tally = _Tally()
     video = _peek(_video_samples(plan.video, tally))
-    audio = _peek(_within(_audio_samples(plan.audio), plan.audio_from_us, plan.audio_until_us))
+    audio = _peek(
+        _within(run_together(_sounds(plan.audio)), plan.audio_from_us, plan.audio_until_us)
+    )
     if video is None and audio is None:
         return None
     firsts = [samples[0].at_us for samples in (video, audio) if samples is not None]
