@@ -375,6 +375,7 @@ def drill_booking(
 
 @drill.command("network")
 def drill_network(
+    *,
     seconds: Annotated[float, typer.Option(min=4, max=600)] = 20,
     only: Annotated[list[str] | None, typer.Option(help="A condition's name; repeatable.")] = None,
     client: Annotated[str, typer.Option(help="chromium or aiortc")] = "chromium",
