@@ -39,6 +39,8 @@ MAX_REPORT_SPREAD_NS: Final = 100_000_000
 """Reports of one track that disagree by more than this with each other are noise or lies."""
 MAX_DISAGREEMENT_NS: Final = 1_000_000_000
 """If the sender reports place a track further than this from its arrival, they are not believed."""
+PROMPT_SHARE: Final = 100
+"""Of a track's packets one in so many may be prompter than the one that reports are judged by."""
 MAX_ROUND_TRIP_MS: Final = 1_500.0
 """Two satellites. A longer one is believed up to here."""
 ANCHOR_EVERY_NS: Final = 100_000_000
@@ -298,8 +300,10 @@ def _track_map(
     by_arrival = fit_least_delayed(track.anchors)
     if to_participant is not None and to_timeline is not None:
         chosen, second = to_participant, to_timeline
-        disagreement = sorted(second(chosen(x)) - y for x, y in track.anchors)
-        if abs(disagreement[len(disagreement) // 2]) <= MAX_DISAGREEMENT_NS:
+        early = sorted(second(chosen(x)) - y for x, y in track.anchors)
+        # By the promptest packets, for a sender that has no time to send is late with all others;
+        # not by the very first, for one packet can say anything.
+        if abs(early[-1 - len(early) // PROMPT_SHARE]) <= MAX_DISAGREEMENT_NS:
             return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate)) - under_way_ns
     return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate) - under_way_ns
 
