@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +105,7 @@ async def _measure(
     async with AsyncExitStack() as held_back:
         if not with_picture:
             await held_back.enter_async_context(house().completing)
-        row = await _time(services, workflows, recording_id, directory, with_picture)
+        row = await _time(services, workflows, recording_id, with_picture)
         if not with_picture:
             # What is ready is left alone: the picture's turn comes and finds nothing to do.
             async with services.database.transaction() as tx:
@@ -128,25 +127,15 @@ async def _time(
     services: Services,
     workflows: Workflows,
     recording_id: RecordingId,
-    directory: Path,
     with_picture: bool,
 ) -> dict[str, Any]:
     began, cpu_s = time.monotonic(), _cpu_s()
-    await asyncio.to_thread(
-        manifest.close_book,
-        directory,
-        sealed_at=datetime.now(UTC),
-        by=manifest.SealedBy.RECORDER,
-    )
-    sealed_s, sealed_cpu_s = time.monotonic() - began, _cpu_s() - cpu_s
     await workflows.retry_recording(recording_id)
     await _through(house().making_playable, PLAYABLE_WITHIN_S)
     playable_s, playable_cpu_s = time.monotonic() - began, _cpu_s() - cpu_s
     await _expect(services, recording_id, FileKind.PARTY)
     row = {
-        "sealed_s": round(sealed_s, 3),
         "playable_s": round(playable_s, 3),
-        "sealed_cpu_s": round(sealed_cpu_s, 3),
         "cpu_s": round(playable_cpu_s, 3),
     }
     if with_picture:

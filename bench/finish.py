@@ -94,10 +94,12 @@ def probe(path: Path, *, decode: bool) -> tuple[int, int, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make one recording's files, as the server's own child does, without looking for speech."""
+    """Close one recording's book and make its files, as the server's own child does."""
+    from media import manifest
     from media.mux import mux
 
     recording, out = map(Path, arguments)
+    manifest.recover(recording)
     mux(recording, out, with_speech=False)
 
 

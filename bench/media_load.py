@@ -426,7 +426,7 @@ class _Server:
             await room.end()
         self._rooms.clear()
         for recorder in self._recorders:
-            await recorder.seal()
+            await recorder.close()
         self._recorded += len(self._recorders)
         self._recorders.clear()
         return {}

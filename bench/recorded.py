@@ -55,7 +55,7 @@ def make_recording(directory: Path, seconds: int) -> int:
     directory.mkdir(parents=True)
     clip = _clip()
     packets = sum(_write_party(directory, clip, seconds, *party) for party in PARTIES)
-    manifest.close_book(directory, sealed_at=STARTED, by=manifest.SealedBy.RECORDER)
+    manifest.close_book(directory, sealed_at=STARTED)
     return packets
 
 

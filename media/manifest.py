@@ -53,6 +53,8 @@ class RecordingMissing(NotFound):
 
 
 class SealedBy(StrEnum):
+    """Whether the journals were all ended by whoever wrote them."""
+
     RECORDER = "recorder"
     RECOVERY = "recovery"
 
@@ -117,7 +119,7 @@ class Verification:
         return all(problem.code == "unreadable" for problem in self.problems)
 
 
-def close_book(directory: Path, *, sealed_at: datetime, by: SealedBy) -> Manifest:
+def close_book(directory: Path, *, sealed_at: datetime) -> Manifest:
     """Seal, hash, write the manifest. The caller holds the directory's lock. Raises `OSError`.
 
     An existing manifest is returned as it is: a finished recording is never changed.
@@ -129,10 +131,14 @@ def close_book(directory: Path, *, sealed_at: datetime, by: SealedBy) -> Manifes
     unreadable: list[str] = []
     session_id = ""
     t0_wall_ns = 0
+    by = SealedBy.RECORDER
     for path in journal.journals_in(directory):
         try:
             _seal_if_open(path)
             with journal.open_journal(path) as reader:
+                seal = scan.final_seal(reader)
+                if seal is None or seal.reason is SealReason.RECOVERED:
+                    by = SealedBy.RECOVERY
                 session_id = reader.header.session_id
                 t0_wall_ns = reader.header.t0_wall_ns
                 entries.append(_entry(path, reader))
@@ -140,6 +146,7 @@ def close_book(directory: Path, *, sealed_at: datetime, by: SealedBy) -> Manifes
             # A file that was created but whose header never reached the disk, or one that was
             # destroyed: nothing can be read from it, and nothing is thrown away.
             unreadable.append(path.name)
+            by = SealedBy.RECOVERY
     book = Manifest(
         session_id=session_id,
         t0_wall_ns=t0_wall_ns,
@@ -161,7 +168,8 @@ def close_book(directory: Path, *, sealed_at: datetime, by: SealedBy) -> Manifes
 
 
 def recover(directory: Path, *, patience_s: float = 10.0) -> Manifest:
-    """Finish a recording whose writer died: cut torn tails, seal, write the manifest. Idempotent.
+    """Close the book of a recording, and first mend it if its writer died: cut torn tails, seal.
+    Idempotent.
 
     Several may try at once: one works, the others wait and read its result. Raises `RecordingBusy`
     if the lock is not free in time (the recording is live), `RecordingMissing`, or `OSError`.
@@ -171,7 +179,7 @@ def recover(directory: Path, *, patience_s: float = 10.0) -> Manifest:
     with locked(directory, patience_s=patience_s):
         if read_manifest(directory) is None and not journal.journals_in(directory):
             raise RecordingMissing("There is no recording in this place.")
-        return close_book(directory, sealed_at=datetime.now(UTC), by=SealedBy.RECOVERY)
+        return close_book(directory, sealed_at=datetime.now(UTC))
 
 
 def verify(directory: Path) -> Verification:

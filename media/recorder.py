@@ -468,7 +468,7 @@ class PartyTap:
 
 
 class Recorder:
-    """One session's recording while it grows. Made by `open`, finished by `seal`."""
+    """One session's recording while it grows. Made by `open`, ended by `close`."""
 
     def __init__(
         self,
@@ -495,6 +495,7 @@ class Recorder:
         self._taps: list[PartyTap] = []
         self._space = disk.space(directory)
         self._space_at_ns = clock.monotonic_ns()
+        self._is_closed = False
         self._sealed: manifest.Manifest | None = None
         self._seal_lock = threading.Lock()
 
@@ -636,35 +637,27 @@ class Recorder:
         now_ns = self._clock.monotonic_ns()
         return [tap for tap in list(self._taps) if tap.sync_due(now_ns)]
 
-    async def suspend(self) -> None:
-        """Write and sync everything and let go of the directory; the book stays open.
+    async def close(self) -> None:
+        """Write, seal and sync the journals, and let go of the directory. May be repeated.
 
-        For a process that stops in mid-session: whoever opens the directory next goes on; this
-        recorder is done. Raises
-        `RecordingUnavailable` if the disk refuses; what reached the kernel is kept even then.
+        The book stays open: whoever finishes the recording closes it (`manifest.recover`, in a
+        child), because hashing an hour takes seconds for which no other call may wait. And whoever
+        opens the directory before that, after a process that stopped in mid-session, goes on in new
+        segments. Raises `RecordingUnavailable` if the disk refuses; the kernel keeps what it has.
         """
-        await asyncio.to_thread(self._suspend_now)
+        await asyncio.to_thread(self.close_now)
 
-    def _suspend_now(self) -> None:
+    def close_now(self) -> None:
+        """`close` for callers without a loop."""
         with self._seal_lock:
-            if self._sealed is not None:
-                return
-            _WRITER.remove(self)
-            try:
-                for tap in self._taps:
-                    tap.finish(self._clock.monotonic_ns())
-            except OSError as problem:
-                raise RecordingUnavailable(
-                    "The recording could not be written to its end.", reason=str(problem)
-                ) from problem
-            finally:
-                os.close(self._lock_fd)
+            if not self._is_closed:
+                self._finish_taps()
+                self._let_go()
 
     async def seal(self) -> "SealedRecording":
-        """Write, sync and hash everything, then the manifest. Idempotent; may be retried.
+        """`close`, and close the book too. For short recordings: everything is read and hashed.
 
-        Raises `RecordingUnavailable` if the disk refuses: what was written stays readable, and
-        `media.manifest.recover` finishes it once the disk is well.
+        Idempotent; may be retried. Raises `RecordingUnavailable` if the disk refuses.
         """
         return await asyncio.to_thread(self.seal_now)
 
@@ -672,24 +665,35 @@ class Recorder:
         """`seal` for callers without a loop."""
         with self._seal_lock:
             if self._sealed is None:
-                _WRITER.remove(self)
+                self._finish_taps()
                 try:
-                    for tap in self._taps:
-                        tap.finish(self._clock.monotonic_ns())
-                    self._sealed = manifest.close_book(
-                        self.directory, sealed_at=self._clock.now(), by=manifest.SealedBy.RECORDER
-                    )
+                    self._sealed = manifest.close_book(self.directory, sealed_at=self._clock.now())
                 except OSError as problem:
-                    raise RecordingUnavailable(
-                        "The recording could not be closed. It can be recovered later.",
-                        reason=str(problem),
-                    ) from problem
-                os.close(self._lock_fd)  # which frees the directory
+                    raise _unfinished(problem) from problem
+                self._let_go()
             return SealedRecording(
                 directory=self.directory,
                 manifest=self._sealed,
                 lost_packets=sum(tap.lost_packets_total for tap in self._taps),
             )
+
+    def _finish_taps(self) -> None:
+        _WRITER.remove(self)
+        try:
+            for tap in self._taps:
+                tap.finish(self._clock.monotonic_ns())
+        except OSError as problem:
+            raise _unfinished(problem) from problem
+
+    def _let_go(self) -> None:
+        self._is_closed = True
+        os.close(self._lock_fd)
+
+
+def _unfinished(problem: OSError) -> RecordingUnavailable:
+    return RecordingUnavailable(
+        "The recording could not be closed. It can be recovered later.", reason=str(problem)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ MAX_LEDGER: Final = 512
 RECORDER_OPENS_WITHIN_S: Final = 5.0
 START_WITHIN_S: Final = 15.0
 MEDIA_ENDS_WITHIN_S: Final = 5.0
-SEAL_WITHIN_S: Final = 20.0
+CLOSE_RECORDER_WITHIN_S: Final = 20.0
 TELL_AFTER_S: Final = 5.0
 """People are told of the end when it is committed; if disk or database are slow, after this."""
 RETRY_END_S: Final = 2.0
@@ -455,7 +455,7 @@ class RoomHost:
 
     async def _discard(self, recorder: LiveRecorder, recording_id: RecordingId) -> None:
         """A recording whose Session was never committed: there is nothing in it to keep."""
-        await recorder.seal()
+        await recorder.close()
         await asyncio.to_thread(shutil.rmtree, self._tools.recordings_dir / recording_id, True)
 
     def _go_live(self) -> None:
@@ -506,7 +506,7 @@ class RoomHost:
         told = asyncio.get_running_loop().call_later(TELL_AFTER_S, self.feed, SessionClosed())
         try:
             await self._stop_media()
-            await self._seal()
+            await self._close_recorder()
             ended = await self._commit_end(reason, ended_at)
         finally:
             told.cancel()
@@ -539,15 +539,15 @@ class RoomHost:
         except Exception:  # media that cannot stop must not keep the session open
             self._log.exception("media_not_ended")
 
-    async def _seal(self) -> None:
+    async def _close_recorder(self) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is None:
             return
         try:
-            async with asyncio.timeout(SEAL_WITHIN_S):
-                await recorder.seal()
+            async with asyncio.timeout(CLOSE_RECORDER_WITHIN_S):
+                await recorder.close()
         except Exception:  # the journals are on disk; finishing the recording recovers them
-            self._log.exception("recording_not_sealed", session_id=self._session_id)
+            self._log.exception("recording_not_closed", session_id=self._session_id)
 
     def _dispose(self) -> None:
         self.is_disposed = True
@@ -647,9 +647,9 @@ class RoomHost:
         if recorder is not None:
             try:
                 async with asyncio.timeout(DRAIN_WITHIN_S):
-                    await recorder.suspend()
+                    await recorder.close()
             except Exception:  # what reached the kernel is kept; the rest was lost to the disk
-                self._log.exception("recording_not_suspended", session_id=self._session_id)
+                self._log.exception("recording_not_closed", session_id=self._session_id)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=MEDIA_ENDS_WITHIN_S)
         for task in self._tasks:

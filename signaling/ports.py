@@ -66,15 +66,14 @@ class MediaPeer(Protocol):
 
 
 class LiveRecorder(taps.Recorder, Protocol):
-    """A recording while it grows. Whoever opened it seals it."""
+    """A recording while it grows. Whoever opened it closes it."""
 
     @property
     def t0_mono_ns(self) -> int: ...
     def status(self) -> RecordingStatus: ...
-    async def seal(self) -> object: ...
 
-    async def suspend(self) -> None:
-        """Write and sync everything and let go of the directory, without closing the book."""
+    async def close(self) -> None:
+        """Write and sync everything and let go of the directory; others close the book."""
         ...
 
 

@@ -155,13 +155,13 @@ async def test_going_live_hands_the_recorder_to_media_after_the_commit(bench: Be
     assert len(bench.pokes) == 1
 
 
-async def test_the_recording_is_sealed_before_the_end_is_told(bench: Bench) -> None:
+async def test_the_recording_is_closed_before_the_end_is_told(bench: Bench) -> None:
     await bench.live()
     bench.say(CHAIR, End(type="end", id="e"))
     assert not waiting(bench.boxes[KIOSK], Ended)
     await bench.until(lambda: bool(bench.forgotten))
     assert bench.media.is_ended
-    assert bench.recorders[0].is_sealed
+    assert bench.recorders[0].is_closed
     assert waiting(bench.boxes[KIOSK], Ended)
     assert bench.boxes[KIOSK].close_code is CloseCode.OVER
     session = await bench.session()
@@ -172,7 +172,7 @@ async def test_a_recording_that_cannot_be_sealed_does_not_keep_the_session_open(
     bench: Bench,
 ) -> None:
     await bench.live()
-    bench.recorders[0].seal_error = OSError(5, "Input/output error")
+    bench.recorders[0].close_error = OSError(5, "Input/output error")
     bench.say(CHAIR, End(type="end", id="e"))
     await bench.until(lambda: bool(bench.forgotten))
     session = await bench.session()
@@ -235,7 +235,7 @@ async def test_a_session_that_cannot_be_written_is_not_live_and_leaves_no_record
         await bench.until(lambda: bool(waiting(bench.boxes[CHAIR], Error)))
     assert bench.media.live_with == []
     assert bench.host.room.state is RoomState.WAITING
-    await bench.until(lambda: bench.recorders[0].is_sealed)
+    await bench.until(lambda: bench.recorders[0].is_closed)
     bench.say(CHAIR, Admit(type="admit", id="b"))
     await bench.until(lambda: bench.host.room.state is RoomState.LIVE)
     assert bench.media.live_with == [bench.recorders[1]]
@@ -316,6 +316,6 @@ async def test_draining_keeps_the_session_live_and_lets_the_recording_go(bench: 
     await bench.live()
     await bench.host.drain()
     assert bench.boxes[KIOSK].close_code is CloseCode.RESTART
-    assert bench.recorders[0].is_suspended and not bench.recorders[0].is_sealed
+    assert bench.recorders[0].is_closed
     session = await bench.session()
     assert session is not None and session.state == "live"

@@ -149,7 +149,7 @@ class FakeMediaNode:
 
 @dataclass(slots=True)
 class FakeRecorder:
-    """A recording without packets. `seal_error` is what sealing fails with."""
+    """A recording without packets. `close_error` is what closing fails with."""
 
     directory: Path
     session_id: SessionId
@@ -157,9 +157,8 @@ class FakeRecorder:
     t0_mono_ns: int = 0
     state: RecordingState = RecordingState.PREPARING
     tracks: tuple[TrackStatus, ...] = ()
-    seal_error: Exception | None = None
-    is_sealed: bool = False
-    is_suspended: bool = False
+    close_error: Exception | None = None
+    is_closed: bool = False
 
     def party(
         self, participant_id: ParticipantId, leg: int, label: str, role: str
@@ -169,11 +168,7 @@ class FakeRecorder:
     def status(self) -> RecordingStatus:
         return RecordingStatus(self.state, 0, self.tracks, DiskStatus(1, 1, None), 0)
 
-    async def seal(self) -> object:
-        if self.seal_error is not None:
-            raise self.seal_error
-        self.is_sealed = True
-        return self
-
-    async def suspend(self) -> None:
-        self.is_suspended = True
+    async def close(self) -> None:
+        if self.close_error is not None:
+            raise self.close_error
+        self.is_closed = True
