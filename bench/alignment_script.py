@@ -6,9 +6,10 @@ party's own clocks say is a matter of `Clocks`. Pure: time is an argument.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+PARTIES: Final = ("hall", "office")
 SECOND_NS: Final = 1_000_000_000
 CAMERA_FPS: Final = 15
 DOCUMENT_EVERY: Final = 3
@@ -100,3 +101,24 @@ class Script:
             away_s=(away_from, away_from + 3.0),
             recode_s=at(0.75),
         )
+
+
+Spans = dict[str, list[tuple[float, float]]]
+"""By party: from, to, in true seconds after the beginning."""
+
+
+def _nobody() -> Spans:
+    return {party: [] for party in PARTIES}
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What really happened when. `t0_ns`: where the recording's timeline begins; it and `began_ns`
+    are monotonic. Muted is the microphone."""
+
+    seconds: float
+    t0_ns: int
+    began_ns: int
+    began_unix_ns: int
+    away: Spans = field(default_factory=_nobody)
+    muted: Spans = field(default_factory=_nobody)
