@@ -433,6 +433,7 @@ def drill_alignment(
     minutes: Annotated[float, typer.Option(min=0.3, max=120)] = 10,
     loss: Annotated[float, typer.Option(min=0, max=20, help="Percent, each way.")] = 5,
     skew_ppm: Annotated[float, typer.Option(min=0, max=200)] = 100,
+    delay_ms: Annotated[float, typer.Option(min=0, help="Of the hall's line, each way.")] = 30,
     keep: Annotated[Path | None, typer.Option(help="Leave the recording in this folder.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep all rows in this file.")] = None,
     as_json: AsJson = False,
@@ -443,7 +444,7 @@ def drill_alignment(
 
     async def campaign() -> list[dict[str, object]]:
         rows = []
-        async for row in run(minutes * 60, loss, skew_ppm, keep):
+        async for row in run(minutes * 60, loss, skew_ppm, hall_delay_ms=delay_ms, keep=keep):
             rows.append(row)
             typer.echo(json.dumps(row, ensure_ascii=False) if as_json else in_words(row))
         return rows

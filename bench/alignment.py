@@ -6,7 +6,7 @@ true time. One joins late, is muted, is cut off and comes back on a new leg, sav
 changes its picture's size and its codec. Then the recording is finished by the real steps, every
 file is decoded, and each flash and beep is looked for where the session's timeline has it.
 
-    run(seconds, loss_percent, skew_ppm) -> rows: one per party, last the summary
+    run(seconds, loss_percent, skew_ppm, …) -> rows: one per party, last the summary
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from media import ffmpeg, journal
 from media.finishing import Job
 from media.mux import MuxResult, read_result
 
-DELAY_MS: Final = {"hall": 30.0, "office": 10.0}
+OFFICE_DELAY_MS: Final = 10.0
 JITTER_MS: Final = 20.0
 SEED: Final = 45
 VERB_TIMEOUT_S: Final = 30.0
@@ -84,6 +84,16 @@ class Child:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of a drill."""
+
+    seconds: float
+    loss_percent: float
+    skew_ppm: float
+    hall_delay_ms: float
 
 
 # -- The call ------------------------------------------------------------------------------------
@@ -213,7 +223,12 @@ def finish(recording: Path, work: Path) -> MuxResult:
 
 
 async def run(
-    seconds: float = 600, loss_percent: float = 5, skew_ppm: float = 100, keep: Path | None = None
+    seconds: float = 600,
+    loss_percent: float = 5,
+    skew_ppm: float = 100,
+    *,
+    hall_delay_ms: float = 30,
+    keep: Path | None = None,
 ) -> AsyncIterator[dict[str, Any]]:
     """A row per party and last the summary. `keep`: leave recording, files and what happened when
     in this new directory.
@@ -225,7 +240,8 @@ async def run(
             keep.mkdir(parents=True, exist_ok=True)
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alignment-")))
         recording, work = folder / "recording", folder / "work"
-        call, relay, lost = await _hold(recording, seconds, loss_percent, skew_ppm)
+        plan = Plan(seconds, loss_percent, skew_ppm, hall_delay_ms)
+        call, relay, lost = await _hold(recording, plan)
         if keep is not None:
             (keep / "call.json").write_text(
                 json.dumps(asdict(call.course), indent=1), encoding="utf-8"
@@ -243,13 +259,10 @@ async def run(
             "skew_seen_ppm": skews_seen(recording),
             "relay": relay,
         }
-        plan = {"seconds": seconds, "loss_percent": loss_percent, "skew_ppm": skew_ppm}
         yield summary(rows, between(timeline, seen), plan, faults)
 
 
-async def _hold(
-    recording: Path, seconds: float, loss_percent: float, skew_ppm: float
-) -> tuple[Call, dict[str, Any], dict[str, int]]:
+async def _hold(recording: Path, plan: Plan) -> tuple[Call, dict[str, Any], dict[str, int]]:
     async with AsyncExitStack() as stack:
         stack.enter_context(in_real_time())
         lab = stack.enter_context(NetLab())
@@ -259,16 +272,19 @@ async def _hold(
         )
         stack.push_async_callback(server.aclose)
         children, links = {}, {}
+        delays_ms = {"hall": plan.hall_delay_ms, "office": OFFICE_DELAY_MS}
         for number, party in enumerate(PARTIES):
             host = lab.host(party)
             links[party] = lab.link(at_server, host, seed=SEED + number)
-            bad = Impairment(loss=loss_percent / 100, delay_ms=DELAY_MS[party], jitter_ms=JITTER_MS)
+            bad = Impairment(
+                loss=plan.loss_percent / 100, delay_ms=delays_ms[party], jitter_ms=JITTER_MS
+            )
             links[party].set(up=bad, down=bad)
             children[party] = await Child.on(
-                host, "bench.alignment_party", party, host.address, str(skew_ppm)
+                host, "bench.alignment_party", party, host.address, str(plan.skew_ppm)
             )
             stack.push_async_callback(children[party].aclose)
-        call = Call(Script.of(seconds), server, children)
+        call = Call(Script.of(plan.seconds), server, children)
         relay = await call.hold()
         relay["parties"] = {p: await child.ask("counts") for p, child in children.items()}
         lost = {}
@@ -281,11 +297,10 @@ async def _hold(
 def summary(
     rows: list[dict[str, Any]],
     parties: dict[str, Any],
-    plan: dict[str, Any],
+    plan: Plan,
     faults: dict[str, Any],
 ) -> dict[str, Any]:
     """The verdict: the limits, and that everything that should have gone wrong did."""
-    skew_ppm, loss_percent = plan["skew_ppm"], plan["loss_percent"]
     goals = {
         "av": all(_within(row["av_run_together_ms"], AV_LIMIT_MS) for row in rows)
         and all(_within(row["av_ms"], AV_LIMIT_MS) for row in rows),
@@ -298,14 +313,14 @@ def summary(
             for row in rows
             for kind in ("picture", "sound")
         ),
-        "packets_were_lost": not loss_percent or all(faults["packets_lost"].values()),
+        "packets_were_lost": not plan.loss_percent or all(faults["packets_lost"].values()),
         "a_new_leg_was_recorded": any(".l0002." in f".{name}" for name in faults["legs"]),
         "a_second_file_was_made": any(len(row["files"]) > 1 for row in rows),
-        "clocks_ran_apart": _clocks_ran_apart(faults["skew_seen_ppm"], skew_ppm),
+        "clocks_ran_apart": _clocks_ran_apart(faults["skew_seen_ppm"], plan.skew_ppm),
     }
     return {
         "summary": True,
-        **plan,
+        **asdict(plan),
         "av_max_ms": max(row["av_run_together_ms"]["max"] or 0 for row in rows),
         **parties,
         "faults": faults,
