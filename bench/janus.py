@@ -31,6 +31,7 @@ READY: Final = ("Unix Sockets thread started", "Unix Sockets transport plugin in
 GAVE_UP: Final = "Unix Sockets thread ended"
 ANSWER_TIMEOUT_S: Final = 20.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+FEED_WITHIN_S: Final = 5.0
 PARTIES: Final = 2
 # Debian's multiarch directory differs by machine.
 LIBRARIES: Final = "/usr/lib"
@@ -290,16 +291,23 @@ nat: {{
 
     def _subscribe(self, caller: int) -> tuple[int, str]:
         handle = self._attach()
-        answer = self._tell_plugin(
-            handle,
-            {
-                "request": "join",
-                "ptype": "subscriber",
-                "room": 1 + caller // PARTIES,
-                "streams": [{"feed": 1 + (caller ^ 1)}],
-            },
-        )
-        return handle, str(answer["jsep"]["sdp"])
+        join = {
+            "request": "join",
+            "ptype": "subscriber",
+            "room": 1 + caller // PARTIES,
+            "streams": [{"feed": 1 + (caller ^ 1)}],
+        }
+        until = time.monotonic() + FEED_WITHIN_S
+        while True:
+            try:
+                answer = self._tell_plugin(handle, join)
+            except JanusRefused:
+                # Our side of the publisher's handshake is through; Janus's may be a moment later.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+            else:
+                return handle, str(answer["jsep"]["sdp"])
 
     def count(self) -> dict[str, Any]:
         return {}
