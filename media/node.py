@@ -69,7 +69,7 @@ STRANGERS_PER_SECOND = 200
 # Goodbyes of closed associations that may be in flight at shutdown.
 CLOSE_TIMEOUT_S = 2.0
 # A thread that computes may hold the interpreter this long before the media loop gets its turn;
-# Python's own 5 ms would be felt in every call (docs/decisions/0003-media-plane.md).
+# Python's own 5 ms would be felt in every call (docs/decisions/0004-the-media-plane.md).
 SWITCH_INTERVAL_S = 0.0005
 
 

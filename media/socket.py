@@ -43,6 +43,8 @@ IPV6_NAME_BYTES: Final = 28
 # Not CDLL: that gives up the interpreter around each call, and whoever took it would have to be
 # waited for. Neither call ever blocks.
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
+_recvmmsg: Final = _libc.recvmmsg
+_sendmmsg: Final = _libc.sendmmsg
 
 
 class _IoVec(ctypes.Structure):
@@ -84,7 +86,8 @@ class _Slots:
         self._names = (ctypes.c_ubyte * (count * name_bytes))()
         self._iovs = (_IoVec * count)()
         self._messages = (_Message * count)()
-        self.first = ctypes.addressof(self._messages)
+        first, size = ctypes.addressof(self._messages), ctypes.sizeof(_Message)
+        self.headers = tuple(ctypes.c_void_p(first + i * size) for i in range(count))
         names = memoryview(self._names).cast("B")
         self.names = tuple(names[i * name_bytes : (i + 1) * name_bytes] for i in range(count))
         buffers = []
@@ -115,7 +118,7 @@ class Outbox:
     def __init__(self, name_bytes: int, hand_over: Callable[[int], None]) -> None:
         self._slots = _Slots(SEND_SLOTS, name_bytes, 0, is_received=False)
         self._hand_over = hand_over
-        self.first = self._slots.first
+        self.headers = self._slots.headers
         self.buffers = self._slots.buffers
         self.receivers = self._slots.names
         self.posted = 0
@@ -194,10 +197,10 @@ class MediaSocket:
     def _readable(self) -> None:
         # Packets that came while others were worked on are taken in at once, without the loop's
         # round: at twenty calls that is every second batch.
-        first = ctypes.c_void_p(self._incoming.first)
+        first = self._incoming.headers[0]
         outbox = self.outbox
         for _ in range(BATCHES_PER_TURN):
-            count = _libc.recvmmsg(self._fd, first, RECEIVE_SLOTS, _MSG_DONTWAIT, None)
+            count = _recvmmsg(self._fd, first, RECEIVE_SLOTS, _MSG_DONTWAIT, None)
             if count <= 0:
                 # Nothing more; or an ICMP answer to what we sent, which carries no datagram.
                 return
@@ -212,8 +215,8 @@ class MediaSocket:
         """What the kernel does not take is dropped and counted."""
         done = 0
         while done < count:
-            first = ctypes.c_void_p(self.outbox.first + done * ctypes.sizeof(_Message))
-            sent = _libc.sendmmsg(self._fd, first, count - done, _MSG_DONTWAIT)
+            header = self.outbox.headers[done]
+            sent = _sendmmsg(self._fd, header, count - done, _MSG_DONTWAIT)
             if sent > 0:
                 done += sent
             elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):  # full, also for the rest

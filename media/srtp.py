@@ -90,5 +90,7 @@ def _policy(key: bytes, profile: int, direction: int) -> Policy:
     policy = Policy(key=key, ssrc_type=direction, srtp_profile=profile)
     # An audio packet may be sent again under its own number, byte for byte the same (router.py).
     policy.allow_repeat_tx = True
-    policy.window_size = 1024
+    # A publisher without RTX repeats what we missed for a second; the window is shifted for every
+    # packet, so it is no longer than that takes.
+    policy.window_size = 512
     return policy
