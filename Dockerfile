@@ -13,7 +13,8 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 COPY --from=build /app /app
 WORKDIR /app
 USER reception
-ENV PATH=/app/.venv/bin:$PATH RECEPTION_VAR_DIR=/var/lib/reception RECEPTION_HOST=0.0.0.0
+ENV PATH=/app/.venv/bin:$PATH RECEPTION_VAR_DIR=/var/lib/reception RECEPTION_HOST=0.0.0.0 \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 EXPOSE 8080/tcp 8444/udp
 VOLUME /var/lib/reception
 CMD ["reception", "serve"]
