@@ -81,7 +81,11 @@ class Router:
                 packet = in_our_numbers(packet, leg.numbers)
                 first, second = packet[0], packet[1]
             number = second & 0x7F
-            if number != source.payload_type and not self._change_codec(source, number):
+            # A late packet of the codec before the change must not change it back.
+            is_late = (seq - source.next_seq) & 0xFFFF >= 0x8000
+            if number != source.payload_type and (
+                is_late or not self._change_codec(source, number)
+            ):
                 self.unroutable += 1
                 return
         source.received += 1

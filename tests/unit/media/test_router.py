@@ -160,6 +160,16 @@ def test_a_codec_change_reopens_the_track_and_goes_on(relay: Relay) -> None:
     assert len(relay.delivered(relay.bob)) == 2
 
 
+def test_a_late_packet_does_not_change_the_codec_back(relay: Relay) -> None:
+    tap = relay.record()
+    for seq, codec in [(1, VP8), (3, H264), (2, VP8), (4, H264)]:
+        relay.receive(relay.alice, rtp(seq, payload_type=codec.payload_type))
+    assert [codec.mime for _, _, codec in tap.tracks] == ["video/VP8", "video/H264"]
+    assert [HEADER.unpack_from(p)[1] & 0x7F for p in relay.delivered(relay.bob)] == [
+        codec.payload_type for codec in (VP8, H264, H264)
+    ]
+
+
 def test_forged_and_replayed_packets_are_counted_and_go_nowhere(relay: Relay) -> None:
     data = relay.alice.encrypt.protect(rtp(1))
     relay.receive_encrypted(relay.alice, data[:-1] + bytes([data[-1] ^ 1]))
