@@ -6,7 +6,7 @@ Each command imports what it needs when it runs, so that `reception --help` is q
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -319,17 +319,28 @@ def recording_inspect(directory: Directory, as_json: AsJson = False) -> None:
 
 
 @recording.command("verify")
-def recording_verify(directory: Directory, as_json: AsJson = False) -> None:
+def recording_verify(
+    directory: Directory,
+    key: Annotated[
+        str, typer.Option(help="The public key (base64) by which it must be signed.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Read everything again and compare it with the manifest. Changes nothing."""
     from media import manifest
 
     result = manifest.verify(directory)
+    if key and result.signed_by != key:
+        words = "This recording is not signed by that key."
+        problem = manifest.Problem("manifest.sig", "other_key", words)
+        result = replace(result, problems=(*result.problems, problem))
     if as_json:
         typer.echo(json.dumps(asdict(result), ensure_ascii=False))
     else:
         for problem in result.problems:
             typer.echo(f"{problem.path}: {problem.words}")
         typer.echo(f"{result.journals} journals, {len(result.problems)} problems")
+        typer.echo(f"signed by {result.signed_by}" if result.signed_by else "not signed")
     if result.problems:
         raise typer.Exit(1)
 
@@ -338,8 +349,9 @@ def recording_verify(directory: Directory, as_json: AsJson = False) -> None:
 def recording_recover(directory: Directory) -> None:
     """Cut torn tails, seal, write the manifest: what a restart does by itself. Idempotent."""
     from media import manifest
+    from media.signing import Signer
 
-    book = manifest.recover(directory)
+    book = manifest.recover(directory, signer=Signer.at(settings().signing_key_file))
     typer.echo(f"sealed: {len(book.journals)} journals")
 
 

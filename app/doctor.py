@@ -6,6 +6,7 @@ through a relay of its own on the loopback.
 """
 
 import asyncio
+import base64
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ from core.settings import Settings
 from core.store import open_store, use_once
 from media.ffmpeg import ffmpeg_path
 from media.selftest import loopback_call
+from media.signing import KeyUnusable, Signer
 
 CHECK_TIMEOUT_S = 60
 DISK_PROBE_MIB = 32
@@ -179,6 +181,16 @@ async def check_store(settings: Settings) -> Finding:
     return Finding("store", works, f"{kind} answers and keeps its word")
 
 
+async def check_signing_key(settings: Settings) -> Finding:
+    """The public key stands here so that it can be copied to where the archive keeps it."""
+    try:
+        signer = await asyncio.to_thread(Signer.at, settings.signing_key_file)
+    except (KeyUnusable, OSError) as problem:
+        return Finding("signing key", False, str(problem), "See docs/recording.md, “Signature”.")
+    public = base64.b64encode(signer.public_key).decode()
+    return Finding("signing key", True, f"recordings are signed by Ed25519 {public}")
+
+
 async def check_clock(settings: Settings) -> Finding:
     wall, steady = time.time(), time.monotonic()
     await asyncio.sleep(0.3)
@@ -202,6 +214,7 @@ async def check_call(settings: Settings) -> Finding:
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("space", check_directory),
     ("disk", check_disk_speed),
+    ("signing key", check_signing_key),
     ("clock", check_clock),
     ("http port", check_http_port),
     ("media port", check_media_port),

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
         """Finished files: playable recordings, pictures, slips."""
         return self.var_dir / "blobs"
 
+    @property
+    def signing_key_file(self) -> Path:
+        """The Ed25519 key that signs recordings; made when the first one is closed."""
+        return self.var_dir / "signing-key"
+
     @cached_property
     def secret_bytes(self) -> bytes:
         """The key under every token this installation signs. Made once if none is configured."""

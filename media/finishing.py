@@ -26,6 +26,7 @@ from core.errors import ReceptionError
 from media import ffmpeg as runner
 from media import manifest, mux
 from media.mux import MuxedFile, MuxResult
+from media.signing import Signer
 from media.speech import Listener
 
 SEAL_PATIENCE_S: Final = 60.0
@@ -60,13 +61,19 @@ class Job:
     case_number: str
     started_at: str
     font: str = ""
+    signing_key: str = ""
+    """Empty: the book is closed without a signature."""
 
 
 def perform(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
     """Do one step; its result is JSON-ready. Raises what the step raises, in words."""
     match step:
         case Step.SEAL:
-            book = manifest.recover(Path(job.recording), patience_s=SEAL_PATIENCE_S)
+            book = manifest.recover(
+                Path(job.recording),
+                patience_s=SEAL_PATIENCE_S,
+                signer=Signer.at(Path(job.signing_key)) if job.signing_key else None,
+            )
             return {"journals": len(book.journals), "sealed_by": book.sealed_by}
         case Step.MUX:
             return asdict(_playable(job, tell))

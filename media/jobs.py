@@ -160,6 +160,7 @@ async def _begin(
             ffmpeg=ffmpeg_path(house.settings.ffmpeg),
             case_number=case_number,
             started_at=recording.started_at.isoformat(),
+            signing_key=str(house.settings.signing_key_file.resolve()),
         )
 
     return await house.database.run(work)

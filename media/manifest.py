@@ -6,6 +6,7 @@ recording is either finished or it is not. `recover` is the same act after a cra
 the kernel frees it when its owner dies.
 """
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -22,8 +23,8 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes
 
-from core.errors import Conflict, NotFound
-from media import journal, scan
+from core.errors import Conflict, Malformed, NotFound
+from media import journal, scan, signing
 from media.journal import (
     JournalDamaged,
     JournalReader,
@@ -32,6 +33,7 @@ from media.journal import (
     SealReason,
     TrackRecord,
 )
+from media.signing import Signature, Signer
 
 FILE_NAME: Final = "manifest.json"
 FORMAT: Final = "reception-recording"
@@ -111,6 +113,8 @@ class Verification:
     journals: int
     bytes: int
     problems: tuple[Problem, ...]
+    signed_by: str | None
+    """The public key (base64) whose signature holds; None if there is none that does."""
 
     @property
     def is_intact(self) -> bool:
@@ -119,14 +123,22 @@ class Verification:
         return all(problem.code == "unreadable" for problem in self.problems)
 
 
-def close_book(directory: Path, *, sealed_at: datetime) -> Manifest:
-    """Seal, hash, write the manifest. The caller holds the directory's lock. Raises `OSError`.
+def close_book(directory: Path, *, sealed_at: datetime, signer: Signer | None = None) -> Manifest:
+    """Seal, hash, write the manifest, sign it. The caller holds the directory's lock.
 
-    An existing manifest is returned as it is: a finished recording is never changed.
+    An existing manifest is returned as it is: a finished recording is never changed; at most it
+    gets the signature that it has not got yet. Raises `OSError`.
     """
-    existing = read_manifest(directory)
-    if existing is not None:
-        return existing
+    book = read_manifest(directory)
+    if book is None:
+        book = _write_book(directory, sealed_at)
+    if signer is not None and not (directory / signing.FILE_NAME).exists():
+        signature = signer.sign((directory / FILE_NAME).read_bytes())
+        write_durably(directory / signing.FILE_NAME, signature.encode())
+    return book
+
+
+def _write_book(directory: Path, sealed_at: datetime) -> Manifest:
     entries: list[JournalEntry] = []
     unreadable: list[str] = []
     session_id = ""
@@ -167,7 +179,7 @@ def close_book(directory: Path, *, sealed_at: datetime) -> Manifest:
     return book
 
 
-def recover(directory: Path, *, patience_s: float = 10.0) -> Manifest:
+def recover(directory: Path, *, patience_s: float = 10.0, signer: Signer | None = None) -> Manifest:
     """Close the book of a recording, and first mend it if its writer died: cut torn tails, seal.
     Idempotent.
 
@@ -179,7 +191,7 @@ def recover(directory: Path, *, patience_s: float = 10.0) -> Manifest:
     with locked(directory, patience_s=patience_s):
         if read_manifest(directory) is None and not journal.journals_in(directory):
             raise RecordingMissing("There is no recording in this place.")
-        return close_book(directory, sealed_at=datetime.now(UTC))
+        return close_book(directory, sealed_at=datetime.now(UTC), signer=signer)
 
 
 def verify(directory: Path) -> Verification:
@@ -195,7 +207,8 @@ def verify(directory: Path) -> Verification:
             problems.append(
                 Problem(FILE_NAME, "not_sealed", "The recording has no manifest: recover it first.")
             )
-        return Verification(str(directory), 0, 0, tuple(problems))
+        return Verification(str(directory), 0, 0, tuple(problems), None)
+    signed_by = _signed_by(directory, problems)
     for entry in book.journals:
         problems.extend(_verify_entry(directory, entry))
     known = {entry.path for entry in book.journals} | set(book.unreadable)
@@ -207,7 +220,22 @@ def verify(directory: Path) -> Verification:
     for name in book.unreadable:
         problems.append(Problem(name, "unreadable", "This journal's header cannot be trusted."))
     total = sum(entry.bytes for entry in book.journals)
-    return Verification(str(directory), len(book.journals), total, tuple(problems))
+    return Verification(str(directory), len(book.journals), total, tuple(problems), signed_by)
+
+
+def _signed_by(directory: Path, problems: list[Problem]) -> str | None:
+    try:
+        signature = Signature.decode((directory / signing.FILE_NAME).read_bytes())
+    except FileNotFoundError:
+        return None
+    except Malformed as damaged:
+        problems.append(Problem(signing.FILE_NAME, "signature_damaged", damaged.message))
+        return None
+    if not signature.is_over((directory / FILE_NAME).read_bytes()):
+        words = "The manifest is not the one that was signed."
+        problems.append(Problem(signing.FILE_NAME, "signature", words))
+        return None
+    return base64.b64encode(signature.public_key).decode()
 
 
 def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
