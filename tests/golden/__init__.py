@@ -1,0 +1,4 @@
+"""Recordings of every version of the journal that was ever released. Never changed, never remade.
+
+A court may ask for a recording in thirty years: whatever reads journals then must read these.
+"""
