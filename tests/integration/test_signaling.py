@@ -14,7 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.caller import Caller
 from core.db import Database
+from media import journal, manifest, scan
 from media.client import RtcClient, flash_and_beep, loopback_gathering
+from media.journal import SealReason
 from media.model import Recording
 from media.tracks import TrackName
 from signaling.client import SignalingClient, SignalingRefused, open_signaling
@@ -320,6 +322,18 @@ async def frames_of(caller: Caller, who: str, name: TrackName) -> int:
     return 0 if received is None else received.frames
 
 
+def assert_journals_ended(directory: Path, *, journals: int) -> None:
+    """Nothing is still being written, and nothing was left for recovery to mend."""
+    with manifest.locked(directory, patience_s=5):
+        ends: list[SealReason] = []
+        for path in journal.journals_in(directory):
+            with journal.open_journal(path) as reader:
+                seal = scan.final_seal(reader)
+                assert seal is not None
+                ends.append(seal.reason)
+    assert ends == [SealReason.ENDED] * journals
+
+
 async def test_two_parties_talk_are_recorded_and_end_with_one_event(house: House) -> None:
     room = await house.appointment()
     with loopback_gathering():
@@ -361,7 +375,7 @@ async def test_two_parties_talk_are_recorded_and_end_with_one_event(house: House
         recording = await tx.get(Recording, session.recording_id)
         stays = list(await tx.scalars(select(Attendance)))
     assert recording is not None and recording.state == "captured"
-    assert (house.services.settings.recordings_dir / recording.id / "manifest.json").is_file()
+    assert_journals_ended(house.services.settings.recordings_dir / recording.id, journals=2)
     assert len(stays) == 2 and all(stay.left_at is not None for stay in stays)
 
 
@@ -467,7 +481,7 @@ async def test_after_a_restart_whoever_comes_back_is_in_the_same_session(
                 directory = tmp_path / "recordings" / str(session.recording_id)
                 legs = sorted(path.name for path in directory.glob("official-1.*.rrj"))
                 assert len(legs) == 2
-                assert (directory / "manifest.json").is_file()
+                assert_journals_ended(directory, journals=4)
 
 
 async def test_a_session_to_which_nobody_comes_back_is_ended_once(
