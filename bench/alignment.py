@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,10 @@ from typing import Any, Final
 
 from bench.alignment_measure import Timeline, between, measure, rows_of, skews_seen
 from bench.alignment_script import PARTIES, SECOND_NS, Course, Script, clocks_of
+from bench.circumstances import circumstances
+from bench.lab_child import Child
 from bench.link import Impairment
-from bench.netlab import AHEAD, ROOT, Host, NetLab
+from bench.netlab import ROOT, NetLab
 from media import ffmpeg, journal
 from media.finishing import Job
 from media.mux import MuxResult, read_result
@@ -36,54 +37,12 @@ from media.mux import MuxResult, read_result
 OFFICE_DELAY_MS: Final = 10.0
 JITTER_MS: Final = 20.0
 SEED: Final = 45
-VERB_TIMEOUT_S: Final = 30.0
+CONNECT_WITHIN_S: Final = 30.0
 AV_LIMIT_MS: Final = 45.0
 PARTIES_LIMIT_MS: Final = 80.0
 MIN_FOUND: Final = 0.95
 REAL_TIME_PRIORITY: Final = 5
 SKEW_ERROR_PPM: Final = 25.0
-
-
-class Child:
-    """A process that answers one line with one line."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._turn = asyncio.Lock()
-
-    @classmethod
-    async def on(cls, host: Host, *arguments: str) -> "Child":
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *host.command([*AHEAD, sys.executable, "-m", *arguments]),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=4 * 1024 * 1024,
-                cwd=ROOT,
-            )
-        )
-
-    async def ask(self, verb: str, **values: object) -> dict[str, Any]:
-        """Raises RuntimeError if the process has ended; its own words are on standard error."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        async with self._turn, asyncio.timeout(VERB_TIMEOUT_S):
-            self._process.stdin.write(json.dumps({"verb": verb, **values}).encode() + b"\n")
-            line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"A process of the drill has ended at “{verb}”.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def aclose(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(5):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +110,7 @@ class Call:
     async def _connect(self, party: str, offer: dict[str, Any]) -> None:
         await self._negotiate(party, "join", offer)
         await self.children[party].ask("connected")
-        async with asyncio.timeout(VERB_TIMEOUT_S):
+        async with asyncio.timeout(CONNECT_WITHIN_S):
             while not (await self.server.ask("connected", party=party))["is_connected"]:
                 await asyncio.sleep(0.05)
 
@@ -326,12 +285,7 @@ def summary(
         "faults": faults,
         "goals": goals,
         "ok": all(goals.values()),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "load": [round(value, 2) for value in os.getloadavg()],
-        },
+        **circumstances(),
     }
 
 

@@ -14,8 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from bench.circumstances import circumstances
 from bench.janus import Janus, require
-from bench.media_load import Gateway, Reception, circumstances, clip_file, measure
+from bench.media_load import Gateway, Reception, clip_file, measure
 
 SERVER_CORE: Final = 0
 CALLERS_CORE: Final = 1

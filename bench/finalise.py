@@ -23,7 +23,7 @@ from sqlalchemy import event, select, update
 
 from app.database import upgrade
 from app.workflows import Workflows, house
-from bench.house import machine
+from bench.circumstances import circumstances
 from bench.recorded import STARTED, make_recording
 from core.blobs import DirectoryBlobs
 from core.clock import SystemClock
@@ -49,6 +49,14 @@ def run(minutes: Sequence[int], *, with_picture_up_to: int) -> dict[str, Any]:
     Raises RuntimeError if a recording fails to become playable or ready.
     """
     return asyncio.run(_run(minutes, with_picture_up_to))
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    return (
+        f"{row['minutes']:.0f} min: playable after {row['playable_s']:.2f} s "
+        f"(target {row['target_s']:.2f}), {row['cpu_s_per_call_min']:.2f} CPU-s per call-minute"
+    )
 
 
 async def _run(minutes: Sequence[int], with_picture_up_to: int) -> dict[str, Any]:
@@ -120,7 +128,7 @@ async def _measure(
     if with_picture:
         row["ready_cpu_s_per_call_min"] = round(row["ready_cpu_s"] * 60 / seconds, 3)
     shutil.rmtree(directory, ignore_errors=True)
-    return {**row, **machine()}
+    return {**row, **circumstances()}
 
 
 async def _time(

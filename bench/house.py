@@ -1,5 +1,6 @@
 """The real server as a child of a benchmark: free ports, a scratch `var`, its CPU to the tick."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -90,11 +91,10 @@ def _wait_until_ready(house: HouseProcess, log_path: Path) -> None:
     # One client: each new one reads the machine's certificates.
     with httpx.Client(base_url=house.url, timeout=2) as client:
         while time.monotonic() < until and house.process.poll() is None:
-            try:
+            # Until it listens there is nobody to answer.
+            with contextlib.suppress(httpx.TransportError):
                 if client.get("/readyz").status_code == 200:
                     return
-            except httpx.TransportError:
-                pass
             time.sleep(0.1)
     raise RuntimeError(f"the server did not come up:\n{log_path.read_text()[-2000:]}")
 
@@ -104,12 +104,3 @@ def _free_port(kind: socket.SocketKind) -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def machine() -> dict[str, object]:
-    """What every row says of the machine it was measured on."""
-    return {
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }

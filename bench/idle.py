@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from bench.house import machine, running_house
+from bench.circumstances import circumstances
+from bench.house import running_house
 
 SETTLE_S: Final = 8.0
 ROLES: Final = ('["web","room"]', '["room"]', '["web"]')
@@ -22,6 +23,11 @@ def run(seconds: int) -> dict[str, Any]:
     rows = [_measure(roles, seconds) for roles in ROLES]
     worst = max(row["cpu_percent"] for row in rows if "room" in row["roles"])
     return {"rows": rows, "worst_cpu_percent": worst, "target_cpu_percent": 1.0}
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    return f"{row['roles']}: {row['cpu_percent']:.2f} % of a core, {row['rss_mib']:.0f} MiB"
 
 
 def _measure(roles: str, seconds: int) -> dict[str, Any]:
@@ -39,5 +45,5 @@ def _measure(roles: str, seconds: int) -> dict[str, Any]:
             "cpu_percent": round(100 * used_s / passed_s, 3),
             "rss_mib": round(house.rss_mib(), 1),
             "threads": house.threads(),
-            **machine(),
+            **circumstances(),
         }

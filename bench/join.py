@@ -21,8 +21,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from bench.circumstances import circumstances
 from bench.clip import read_clip
-from bench.house import HouseProcess, machine, running_house
+from bench.house import HouseProcess, running_house
 from bench.media_caller import Caller, Counts
 from bench.media_load import clip_file
 from core.clock import SystemClock
@@ -81,6 +82,14 @@ def run(count: int, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
     return {"rows": rows, "met": met}
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    return (
+        f"{row['kind']}: p50 {row['p50_ms']:.0f} ms, p95 {row['p95_ms']:.0f} ms, "
+        f"worst {row['worst_ms']:.0f} ms over {row['joins']} joins"
+    )
+
+
 def _summary(kind: str, joins: list[dict[str, float]]) -> dict[str, Any]:
     """Quantiles of the whole, medians of the way there."""
     whole = sorted(join["picture"] for join in joins)
@@ -94,7 +103,7 @@ def _summary(kind: str, joins: list[dict[str, float]]) -> dict[str, Any]:
         "worst_ms": round(whole[-1], 1),
         "stuck": sum(each > STUCK_MS for each in whole),
         "median_marks_ms": marks,
-        **machine(),
+        **circumstances(),
     }
 
 

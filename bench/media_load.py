@@ -13,7 +13,6 @@ import gc
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from bench.circumstances import circumstances
 from bench.clip import make_clip
 from bench.media_caller import messages, replying
 from core.clock import SystemClock
@@ -193,16 +193,6 @@ def in_words(row: dict[str, Any]) -> str:
         f"{row['server']}, {row['calls']} calls: {row['cpu_s_per_call_min']:.2f} CPU-s per "
         f"call-minute, {row['lost']} packets lost, {late}"
     )
-
-
-def circumstances() -> dict[str, Any]:
-    """The machine and the day; `load_1min` tells how much else was going on."""
-    return {
-        "machine": f"{platform.machine()} {platform.system()} {platform.python_version()}",
-        "cores": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
 
 
 def _quantile_ms(ordered_us: list[int], fraction: float) -> float | None:

@@ -32,6 +32,7 @@ from sqlalchemy import event
 from app.rehearsal import ask
 from app.seed import found
 from app.serve import make_server
+from bench.circumstances import circumstances
 from bench.media_caller import messages, replying
 from bench.media_load import Child, Load, Reception, _Server, clip_file, measure
 from bench.recorded import STARTED, make_recording
@@ -76,6 +77,11 @@ def run(calls: int, seconds: int) -> dict[str, Any]:
     }
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    return f"{row['how']}: {row['lost']} lost, p99 {row['delay_ms']['p99']:.2f} ms"
+
+
 def _beside(how: str, clip: Path, calls: int, seconds: int) -> dict[str, Any]:
     """Calls while the house works: in the same process, or in one beside it."""
     with ExitStack() as stack:
@@ -105,7 +111,7 @@ def _rooms_apart(processes: int, clip: Path, calls: int, seconds: int) -> dict[s
         "lost": sum(row["lost"] for row in each),
         "us_cpu_per_packet": round(cost_us, 2),
         "delay_ms": {"p99": max(row["delay_ms"]["p99"] for row in each)},
-        "load_1min": round(os.getloadavg()[0], 2),
+        **circumstances(),
     }
 
 

@@ -9,21 +9,18 @@ measured begins there, and "settled" begins `SETTLE_S` later, when senders have 
 """
 
 import asyncio
-import json
-import os
-import platform
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from bench.callers import Caller, Numbers, aiortc_on, chromium_on
+from bench.circumstances import circumstances
+from bench.lab_child import Child
 from bench.link import Burst, Impairment
-from bench.netlab import AHEAD, ROOT, UNIMPAIRED, Host, Link, NetLab
+from bench.netlab import UNIMPAIRED, Host, Link, NetLab
 from bench.network_server import PARTIES
 
 WARM_UP_S: Final = 5.0
@@ -101,7 +98,7 @@ class Moment:
 class Call:
     """One call through the lab's server."""
 
-    server: "_Server"
+    server: Child
     link: Link
     hall: Caller
     office: Caller
@@ -140,47 +137,6 @@ class Call:
         return Moment(state["at_ns"], state["parties"], hall, office)
 
 
-class _Server:
-    """bench/network_server.py on its host."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._turn = asyncio.Lock()
-
-    @classmethod
-    async def on(cls, host: Host) -> "_Server":
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *host.command([*AHEAD, sys.executable, "-m", "bench.network_server", host.address]),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=16 * 1024 * 1024,
-                cwd=ROOT,
-            )
-        )
-
-    async def ask(self, verb: str, **values: object) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        async with self._turn:
-            self._process.stdin.write(json.dumps({"verb": verb, **values}).encode() + b"\n")
-            line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("The server's process has ended early; its words are above.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def aclose(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(5):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-
-
 async def run(
     seconds: float = 20, only: Sequence[str] = (), client: str = "chromium"
 ) -> AsyncIterator[dict[str, Any]]:
@@ -200,7 +156,7 @@ async def run(
         link = lab.link(at_server, at_hall, seed=SEED)
         lab.wire(at_server, at_office)
         hall, office = await _callers(stack, client, at_hall, at_office)
-        server = await _Server.on(at_server)
+        server = await Child.on(at_server, "bench.network_server", at_server.address)
         stack.push_async_callback(server.aclose)
         for condition in chosen:
             call = Call(server, link, hall, office)
@@ -390,9 +346,7 @@ def summary(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
             for c in CONDITIONS
             if any(row["condition"] == c.name for row in rows)
         },
-        "machine": f"{platform.machine()} {platform.system()} {platform.python_version()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "date": datetime.now(UTC).date().isoformat(),
+        **circumstances(),
     }
 
 

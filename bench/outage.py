@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
 import statistics
@@ -25,7 +24,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -39,6 +38,7 @@ from app.seed import found
 from app.seed_facts import PAST_VISITS
 from bench import aftermath, lanes
 from bench.aftermath import Disturbance, Verdict
+from bench.circumstances import circumstances
 from bench.lanes import MEDIA_PORT, SERVER_ADDRESS, SERVER_PORT, Lane
 from core.clock import LOCAL_ZONE
 from core.settings import Settings
@@ -572,7 +572,7 @@ async def _campaign(plan: Plan, folder: Path, say: Callable[[dict[str, Any]], No
                 except Exception as error:  # as above: the campaign goes on and counts it
                     note(Row(kind, 0, 0, trouble=repr(error)[:300]))
     verdicts = [verdict for call in stage.calls for verdict in _aftermath(folder, call, say)]
-    say({"summary": True, **_summary(rows, verdicts), **_machine(plan)})
+    say({"summary": True, **_summary(rows, verdicts), **circumstances(), **asdict(plan)})
 
 
 def _aftermath(folder: Path, call: Call, say: Callable[[dict[str, Any]], None]) -> list[Verdict]:
@@ -635,14 +635,6 @@ def _quantiles(values: list[float | None]) -> dict[str, float | int | None]:
         return {"n": 0, "p50_s": None, "p95_s": None, "max_s": None}
     p95 = known[min(len(known) - 1, -(-95 * len(known) // 100) - 1)]
     return {"n": len(known), "p50_s": statistics.median(known), "p95_s": p95, "max_s": known[-1]}
-
-
-def _machine(plan: Plan) -> dict[str, Any]:
-    return {
-        "machine": f"{platform.machine()} {platform.system()} {os.cpu_count()} cores",
-        "python": platform.python_version(), "date": datetime.now(UTC).date().isoformat(),
-        "load": round(os.getloadavg()[0], 1), **asdict(plan),
-    }  # fmt: skip
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from bench.media_load import Reception, circumstances, clip_file, cpu_s, measure
+from bench.circumstances import circumstances
+from bench.media_load import Reception, clip_file, cpu_s, measure
 
 CALLS: Final = (1, 5, 10, 20, 40)
 ROOMS: Final = ((28, 2), (5, 4), (1, 8))

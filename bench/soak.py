@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from bench.media_load import Reception, circumstances, clip_file, measure, resident_kib
+from bench.circumstances import circumstances
+from bench.media_load import Reception, clip_file, measure, resident_kib
 
 TALK_S: Final = 5
 SETTLING: Final = 0.25
@@ -50,6 +51,11 @@ def run(
                 tell(rows[-1])
             gateway.clear()
     return {**_summary(rows, calls), **circumstances()}
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    return f"round {row['round']}: {row['rss_mib']} MiB, {row['lost']} lost"
 
 
 def _summary(rows: list[dict[str, Any]], calls: int) -> dict[str, Any]:

@@ -1,0 +1,312 @@
+"""`reception bench …` and `reception drill …`: what measures, and what proves a promise.
+
+Every command prints its rows as they come and its result last, and `--save` keeps all of them as
+they were printed: that file is what belongs into bench/results/. A drill ends with 1 if a promise
+was broken, and with 2 if this machine cannot run it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+bench = typer.Typer(no_args_is_help=True, help="Measure: one question, one answer.")
+drill = typer.Typer(no_args_is_help=True, help="Campaigns that prove a promise.")
+
+Row = dict[str, Any]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the last line is the result.")]
+Against = Annotated[str | None, typer.Option(help="janus: Debian's Janus in turns with ours.")]
+Save = Annotated[Path | None, typer.Option(help="Keep all rows, and last the result, here.")]
+
+
+class _Report:
+    """Says and keeps what a measurement yields. `in_words` is for people, if nobody wants JSON."""
+
+    def __init__(
+        self, in_words: Callable[[Row], str], *, as_json: bool, save: Path | None = None
+    ) -> None:
+        self._in_words = in_words
+        self._as_json = as_json
+        self._save = save
+        self._kept: list[Row] = []
+
+    def row(self, row: Row) -> None:
+        self._kept.append(row)
+        words = json.dumps(row, ensure_ascii=False) if self._as_json else self._in_words(row)
+        typer.echo(words)
+
+    def result(self, result: Row) -> None:
+        """The last line, the same for people and programs."""
+        self._kept.append(result)
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        self.keep()
+
+    def rows_and_result(self, found: Row) -> None:
+        """For what answers at once with `rows` and what follows from them."""
+        for row in found["rows"]:
+            self.row(row)
+        self.result({name: value for name, value in found.items() if name != "rows"})
+
+    def keep(self) -> list[Row]:
+        if self._save is not None:
+            text = json.dumps(self._kept, indent=1, ensure_ascii=False)
+            self._save.write_text(text + "\n", encoding="utf-8")
+        return self._kept
+
+
+def _numbers(text: str, most: int) -> list[int]:
+    """`1,10,20` as numbers from 1 to `most`."""
+    numbers = [int(part) if part.isdecimal() else 0 for part in text.replace(" ", "").split(",")]
+    if not all(1 <= number <= most for number in numbers):
+        raise typer.BadParameter(f"Give numbers from 1 to {most}, with commas between them.")
+    return numbers
+
+
+def _is_against_janus(against: str | None) -> bool:
+    if against not in (None, "janus"):
+        raise typer.BadParameter("Only janus can be measured against.")
+    return against is not None
+
+
+def _cannot_run(why: Exception) -> typer.Exit:
+    typer.echo(str(why), err=True)
+    return typer.Exit(2)
+
+
+# -- bench ---------------------------------------------------------------------------------------
+
+
+@bench.command("media")
+def bench_media(
+    *,
+    calls: Annotated[str, typer.Option(help="How many at once; several by commas.")] = "10",
+    seconds: Annotated[int, typer.Option(min=2, max=3600)] = 20,
+    against: Against = None,
+    repeat: Annotated[int, typer.Option(min=1, max=100, help="Rounds, with --against.")] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """CPU, loss and delay of recorded two-party calls through the relay, on loopback."""
+    from bench.janus import JanusMissing
+    from bench.janus_beside import run as run_beside
+    from bench.media_load import in_words, run
+
+    numbers = _numbers(calls, 200)
+    report = _Report(in_words, as_json=as_json, save=save)
+    if not _is_against_janus(against):
+        for number in numbers:
+            report.row(run(number, seconds))
+        report.keep()
+        return
+    try:
+        report.result(run_beside(numbers, repeat, seconds, report.row))
+    except JanusMissing as missing:
+        raise _cannot_run(missing) from missing
+
+
+@bench.command("capacity")
+def bench_capacity(against: Against = None, save: Save = None, as_json: AsJson = False) -> None:
+    """How many recorded calls one core holds: nothing lost, p99 of the delay below 5 ms."""
+    from bench.capacity import TooFewCores, in_words, run
+    from bench.janus import JanusMissing
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        report.result(run(report.row, with_janus=_is_against_janus(against)))
+    except (JanusMissing, TooFewCores) as missing:
+        raise _cannot_run(missing) from missing
+
+
+@bench.command("scale")
+def bench_scale(
+    seconds: Annotated[int, typer.Option(min=1, max=600)] = 10,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """CPU per packet at 1 to 40 calls, and per copy in rooms of 2, 4 and 8."""
+    from bench.scale import in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    report.result(run(seconds, report.row))
+
+
+@bench.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440)] = 60,
+    calls: Annotated[int, typer.Option(min=1, max=40)] = 4,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call, talk, hang up, again and again: does memory, do files or threads grow?"""
+    from bench.soak import in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    report.result(run(minutes, calls, tell=report.row))
+
+
+@bench.command("idle")
+def bench_idle(
+    seconds: Annotated[int, typer.Option(min=5, max=3600)] = 30,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """CPU of a house in which nothing happens, for each of three kinds of process in turn."""
+    from bench.idle import in_words, run
+
+    _Report(in_words, as_json=as_json, save=save).rows_and_result(run(seconds))
+
+
+@bench.command("finalise")
+def bench_finalise(
+    minutes: Annotated[str, typer.Option(help="Lengths of the calls, e.g. 1,10,60.")] = "1,10,60",
+    picture_up_to: Annotated[
+        int, typer.Option(help="Compose the one picture for calls up to this many minutes.")
+    ] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """From the end of a call to files that play, and to the one picture: time and CPU."""
+    from bench.finalise import in_words, run
+
+    found = run(_numbers(minutes, 600), with_picture_up_to=picture_up_to)
+    _Report(in_words, as_json=as_json, save=save).rows_and_result(found)
+
+
+@bench.command("join")
+def bench_join(
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    kinds: Annotated[str, typer.Option(help="thin, chromium or both.")] = "thin,chromium",
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """From a Grant to the other party's picture, over and over; Chromium and a thin client."""
+    from bench.join import in_words, run
+
+    _Report(in_words, as_json=as_json, save=save).rows_and_result(run(count, kinds.split(",")))
+
+
+@bench.command("mixed")
+def bench_mixed(
+    calls: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    seconds: Annotated[int, typer.Option(min=2, max=600)] = 20,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calls while the API is asked and a recording is finished; one room process and two."""
+    from bench.mixed import in_words, run
+
+    _Report(in_words, as_json=as_json, save=save).rows_and_result(run(calls, seconds))
+
+
+# -- drill ---------------------------------------------------------------------------------------
+
+
+@drill.command("booking")
+def drill_booking(
+    attempts: Annotated[int, typer.Option(min=1)] = 5_000,
+    processes: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    seed_number: Annotated[int, typer.Option("--seed")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Contended bookings against a scratch database: no slot twice, no confirmation lost."""
+    from bench.booking import run_scratch
+
+    result = run_scratch(attempts, processes, seed_number)
+    _Report(_line_by_line, as_json=as_json).row(result)
+    faults = ("double", "lost_confirmations", "unexplained", "errors", "audit_broken_at")
+    if any(result.get(fault) for fault in faults):
+        raise typer.Exit(1)
+
+
+@drill.command("network")
+def drill_network(
+    *,
+    seconds: Annotated[float, typer.Option(min=4, max=600)] = 20,
+    only: Annotated[list[str] | None, typer.Option(help="A condition's name; repeatable.")] = None,
+    client: Annotated[str, typer.Option(help="chromium or aiortc")] = "chromium",
+    save: Save = None,
+    table: Annotated[bool, typer.Option("--table", help="Print a Markdown table too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Calls over bad lines (loss, bursts, delay, bottlenecks): what is heard, seen, recorded."""
+    from bench.netlab import LabUnavailable
+    from bench.network import as_table, in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        rows = asyncio.run(_campaign(run(seconds, only or (), client), report))
+    except (LabUnavailable, ValueError) as error:
+        raise _cannot_run(error) from error
+    if table:
+        typer.echo(as_table(rows))
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("outage")
+def drill_outage(
+    *,
+    count: Annotated[int, typer.Option(min=1, help="Rounds of every kind on each lane.")] = 1,
+    outage: Annotated[str, typer.Option(help="Lengths of link outages, s.")] = "5,10,20,30",
+    kinds: Annotated[str, typer.Option()] = "link,reload,kill,nat,socket,clock,server",
+    lanes: Annotated[int, typer.Option(min=1, max=16, help="Calls at the same time.")] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut lines, rebind NATs, kill browsers and the server under real pages: when is media back?"""
+    from bench.outage import Plan, run
+
+    plan = Plan(count, lanes, tuple(kinds.split(",")), tuple(_numbers(outage, 600)))
+    report = _Report(_in_a_line, as_json=as_json, save=save)
+    rows = _all(run(plan), report)
+    if rows[-1].get("failed") != 0:
+        raise typer.Exit(1)
+
+
+@drill.command("alignment")
+def drill_alignment(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.3, max=120)] = 10,
+    loss: Annotated[float, typer.Option(min=0, max=20, help="Percent, each way.")] = 5,
+    skew_ppm: Annotated[float, typer.Option(min=0, max=200)] = 100,
+    delay_ms: Annotated[float, typer.Option(min=0, help="Of the hall's line, each way.")] = 30,
+    keep: Annotated[Path | None, typer.Option(help="Leave the recording in this folder.")] = None,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """A call with clocks that run wrong, loss and a rejoin: do its files still keep time?"""
+    from bench.alignment import in_words, run
+    from bench.netlab import LabUnavailable
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    campaign = run(minutes * 60, loss, skew_ppm, hall_delay_ms=delay_ms, keep=keep)
+    try:
+        rows = asyncio.run(_campaign(campaign, report))
+    except LabUnavailable as error:
+        raise _cannot_run(error) from error
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+async def _campaign(rows: AsyncIterator[Row], report: _Report) -> list[Row]:
+    """Tell each row as it comes, the result among them as the last."""
+    async for row in rows:
+        report.row(row)
+    return report.keep()
+
+
+def _all(rows: Iterable[Row], report: _Report) -> list[Row]:
+    for row in rows:
+        report.row(row)
+    return report.keep()
+
+
+def _in_a_line(row: Row) -> str:
+    return "  ".join(f"{name}: {value}" for name, value in row.items())
+
+
+def _line_by_line(row: Row) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in row.items())
