@@ -196,7 +196,7 @@ class MediaSocket:
 
     def _readable(self) -> None:
         # Packets that came while others were worked on are taken in at once, without the loop's
-        # round: at twenty calls that is every second batch.
+        # round.
         first = self._incoming.headers[0]
         outbox = self.outbox
         for _ in range(BATCHES_PER_TURN):
