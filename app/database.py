@@ -7,6 +7,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import MetaData
 
+import cases.keeping_model
 import cases.model
 import core.audit
 import core.events
@@ -21,7 +22,7 @@ MIGRATIONS = Path(__file__).parents[1] / "migrations"
 # Importing a model module registers its tables; naming them here keeps that visible.
 _MODELS = (
     core.audit, core.events, core.identity, scheduling.model, signaling.model, media.model,
-    cases.model,
+    cases.model, cases.keeping_model,
 )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def _nobody() -> None:
 
 
 # Pages of the single-page application; deeper paths belong to its router.
-PLACES = ("kiosk", "desk", "office", "schedule", "cases", "review", "admin", "sign-in")
+PLACES = ("kiosk", "desk", "office", "schedule", "cases", "review", "archive", "admin", "sign-in")
 
 
 def _mount_pages(app: FastAPI, web_dir: Path) -> None:

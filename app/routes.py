@@ -51,7 +51,8 @@ PLACES: dict[Role, tuple[str, ...]] = {
     Role.DESK: ("desk", "cases"),
     Role.SCHEDULER: ("schedule", "cases"),
     Role.DEPARTMENT: ("cases",),
-    Role.REVIEWER: ("review", "cases"),
+    Role.REVIEWER: ("review", "archive", "cases"),
+    Role.ARCHIVIST: ("archive", "cases"),
     Role.ADMIN: ("admin",),
 }
 

@@ -99,6 +99,7 @@ PEOPLE: tuple[Person, ...] = (
     Person("litang", "理塘县接待室", Role.DESK, "513334"),
     Person("lincao", "州林草局 承办", Role.DEPARTMENT, "513300-LC"),
     Person("fuhe", "复核员", Role.REVIEWER, PREFECTURE),
+    Person("dangan", "档案员", Role.ARCHIVIST, PREFECTURE),
     Person("guanli", "系统管理", Role.ADMIN, PREFECTURE),
 )
 

@@ -32,6 +32,14 @@ class BlobStore(Protocol):
         """Remove `key`; a missing key is no error."""
         ...
 
+    def keys_below(self, prefix: str) -> tuple[str, ...]:
+        """Every key that begins with `prefix` and a slash, in order."""
+        ...
+
+    def delete_below(self, prefix: str) -> None:
+        """Remove all of `keys_below`, and drafts of such, durably. Again after a crash: no harm."""
+        ...
+
 
 class DirectoryBlobs:
     """Blobs as files under one root."""
@@ -63,6 +71,27 @@ class DirectoryBlobs:
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
+
+    def keys_below(self, prefix: str) -> tuple[str, ...]:
+        names = (
+            path.relative_to(self.root).as_posix()
+            for path in self._path(prefix).rglob("*")
+            if path.is_file()
+        )
+        return tuple(sorted(name for name in names if _KEY.fullmatch(name)))
+
+    def delete_below(self, prefix: str) -> None:
+        folder = self._path(prefix)
+        # Out of sight at once, then away: nobody finds half of what is being deleted.
+        tomb = folder.with_name(f".{folder.name}.tomb")
+        if tomb.is_dir():
+            shutil.rmtree(tomb)
+        if folder.is_dir():
+            folder.rename(tomb)
+            _sync_directory(folder.parent)
+            shutil.rmtree(tomb)
+        if folder.parent.is_dir():
+            _sync_directory(folder.parent)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

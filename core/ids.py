@@ -24,6 +24,8 @@ FileId = NewType("FileId", str)
 DemandId = NewType("DemandId", str)
 MaterialId = NewType("MaterialId", str)
 CaseId = NewType("CaseId", str)
+LegalHoldId = NewType("LegalHoldId", str)
+DeletionId = NewType("DeletionId", str)
 
 
 def new_id() -> str:

@@ -50,6 +50,7 @@ class Role(StrEnum):
     OFFICIAL = "official"  # 接访领导: receives
     DEPARTMENT = "department"  # 责任单位: carries out promises
     REVIEWER = "reviewer"  # 复核: replays
+    ARCHIVIST = "archivist"  # 档案员: keeps recordings, proposes what may go
     ADMIN = "admin"  # 系统管理: people, kiosks, health
 
 

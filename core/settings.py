@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     countdown_s: Annotated[int, Field(ge=0, le=10)] = 3
     staff_session_h: Annotated[int, Field(ge=1, le=72)] = 12
     kiosk_idle_wipe_s: Annotated[int, Field(ge=15, le=600)] = 60
+    retention_years: dict[Literal["instruction", "result", "no_result"], int] = {}
+    """Years for which recordings of a class are kept, as the archive authority approved them (0:
+    for ever). A class that is left out keeps the estimate of cases/retention.py."""
+    retention_approval: str = ""
+    """By which paper they were approved; printed on every certificate of deletion."""
     desk_phone: str = "0836-0000000"
     prefecture_code: str = "513300"
 
@@ -78,6 +83,15 @@ class Settings(BaseSettings):
         if isinstance(value, tuple) and len(set(value)) < len(value):
             raise ValueError("each codec may be named once")
         return value
+
+    @model_validator(mode="after")
+    def _approved_retention(self) -> "Settings":
+        # 10 years is the shortest period of 国家档案局令第8号 (2006).
+        if any(0 < years < 10 or years < 0 for years in self.retention_years.values()):
+            raise ValueError("RECEPTION_RETENTION_YEARS takes 10 years or more, or 0 for ever")
+        if bool(self.retention_years) != bool(self.retention_approval):
+            raise ValueError("set RECEPTION_RETENTION_YEARS and RECEPTION_RETENTION_APPROVAL both")
+        return self
 
     @model_validator(mode="after")
     def _one_secret(self) -> "Settings":

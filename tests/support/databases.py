@@ -16,7 +16,7 @@ from tests.support.postgres import PostgresCluster, running_cluster
 
 MODEL_MODULES = (
     "core.identity", "core.events", "core.audit",
-    "scheduling.model", "signaling.model", "media.model", "cases.model",
+    "scheduling.model", "signaling.model", "media.model", "cases.model", "cases.keeping_model",
 )  # fmt: skip
 
 

@@ -38,6 +38,8 @@ _STAFF = (
     ("transport", Role.DEPARTMENT, "513300-JT", False),
     ("water", Role.DEPARTMENT, "513300-SL", False),
     ("reviewer", Role.REVIEWER, "513300", False),
+    ("archivist", Role.ARCHIVIST, "513300", False),
+    ("other_archivist", Role.ARCHIVIST, "513322", False),
     ("admin", Role.ADMIN, "513300", False),
 )
 
