@@ -5,6 +5,7 @@ from the shared store, where signaling writes it; a store that lost it reads as 
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ from scheduling.schemas import (
     DeviceGrantView,
     DeviceKind,
     PartyAway,
+    RecordingAlarm,
     WaitingView,
 )
 
@@ -272,6 +274,21 @@ async def parties_away(store: Store, found: Sequence[Appointment]) -> tuple[Part
         PartyAway(appointment_id=each, since=datetime.fromisoformat(str(at)))
         for each, at in zip(admitted, since, strict=True)
         if at is not None
+    )
+
+
+async def recording_alarms(
+    store: Store, found: Sequence[Appointment]
+) -> tuple[RecordingAlarm, ...]:
+    """Of these appointments, whose recording signaling says is in trouble."""
+    admitted = [one.id for one in found if one.state in _ADMITTED]
+    if not admitted:
+        return ()
+    said = await store.mget([f"room:{each}:recording" for each in admitted])
+    return tuple(
+        RecordingAlarm.model_validate({"appointment_id": each, **json.loads(str(words))})
+        for each, words in zip(admitted, said, strict=True)
+        if words is not None
     )
 
 

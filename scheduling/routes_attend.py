@@ -253,6 +253,7 @@ async def desk_board(
             county=county.view(), day=wanted,
             appointments=tuple(await views(tx, found, now=ctx.now)),
             away=await admission.parties_away(ctx.services.store, found),
+            recording_alarms=await admission.recording_alarms(ctx.services.store, found),
         )  # fmt: skip
 
 

@@ -307,13 +307,34 @@ class PartyAway(ResponseModel):
     since: datetime
 
 
+class UnheardTrack(ResponseModel):
+    """Nothing of this track has been recorded since then, though its sender is in the talk."""
+
+    role: str
+    track: str
+    since: datetime
+
+
+class RecordingAlarm(ResponseModel):
+    """A talk whose recording needs somebody now.
+
+    `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
+    """
+
+    appointment_id: str
+    since: datetime
+    trouble: str | None
+    unheard: tuple[UnheardTrack, ...]
+
+
 class DeskBoard(ResponseModel):
-    """A county's today: appointments, and whose line is away."""
+    """A county's today: appointments, whose line is away, whose recording is in trouble."""
 
     county: OrgUnitView
     day: date
     appointments: tuple[AppointmentView, ...]
     away: tuple[PartyAway, ...]
+    recording_alarms: tuple[RecordingAlarm, ...]
 
 
 class PublicDay(ResponseModel):

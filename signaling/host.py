@@ -6,6 +6,8 @@ written in order by one task, behind the call, never in front of it.
 """
 
 import asyncio
+import errno
+import os
 import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -78,7 +80,7 @@ from signaling.effects import (
 )
 from signaling.outbox import Outbox
 from signaling.ports import LiveRecorder, MediaPeer, MediaRoom, OpenRecorder
-from signaling.presence import Lease, Presence
+from signaling.presence import Lease, Presence, RecordingAlarm, UnheardSince
 from signaling.protocol import (
     CloseCode,
     EndReason,
@@ -87,10 +89,12 @@ from signaling.protocol import (
     Quality,
     RecordingState,
     RecordingStatus,
+    RecordingTrouble,
     RoomState,
     ServerMessage,
     Track,
     TrackWritten,
+    UnheardTrack,
 )
 from signaling.room import Room
 from signaling.seat import Media
@@ -102,6 +106,7 @@ from signaling.session import (
     note_departure,
     start_session,
 )
+from signaling.unheard import TrackKey
 
 log = structlog.get_logger(__name__)
 
@@ -181,6 +186,10 @@ class RoomHost:
         self._heard: deque[tuple[MediaPeer | None, ParticipantId, MediaEvent]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._is_away_shown = False
+        self._is_recorder_opening = False
+        self._told: tuple[RecordingState, RecordingTrouble | None] | None = None
+        self._alarm_since: datetime | None = None  # as shown to the desk; None: nothing is wrong
+        self._missed: frozenset[TrackKey] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._ledger: deque[Callable[[AsyncSession], Awaitable[None]]] = deque()
@@ -466,7 +475,11 @@ class RoomHost:
             self._spawn(self._go_on(self._recording_id), "go on recording")
 
     async def _go_on(self, recording_id: RecordingId) -> None:
-        self._recorder = await self._open_recorder(recording_id, started_at_now=False)
+        self._is_recorder_opening = True
+        try:
+            self._recorder = await self._open_recorder(recording_id, started_at_now=False)
+        finally:
+            self._is_recorder_opening = False
         if self._ending is None:
             self._media.go_live(self._recorder)
 
@@ -565,10 +578,56 @@ class RoomHost:
         """Once a second: what is written, how the lines are, who is there."""
         self._tools.presence.show_roles(self.room_id, self.room.roles_present())
         self._show_away()
-        if self.room.state is RoomState.LIVE:
-            self._broadcast(self._recording_status())
+        self._tell_recording()
         if second % 2 == 0 and self._peers:
             self._broadcast(self._line_qualities())
+
+    def watch(self) -> None:
+        """Between reports: what people must not wait a second for."""
+        if self.room.state is RoomState.LIVE and self._recording_word() != self._told:
+            self._tell_recording()
+
+    def _tell_recording(self) -> None:
+        """Tell everyone in the room how the recording is, and the county desk if it is not well."""
+        if self.room.state is not RoomState.LIVE or self.room.is_waited_for:
+            self._told = None
+            self._show_recording(None)
+            return
+        status = self._recording_status()
+        self._told = (status.state, status.trouble)
+        self._broadcast(status)
+        self._show_recording(status)
+
+    def _show_recording(self, status: RecordingStatus | None) -> None:
+        if status is None or not (status.trouble or status.unheard):
+            if self._alarm_since is not None:
+                self._tools.presence.show_recording(self.room_id, None)
+            self._alarm_since, self._missed = None, frozenset()
+            return
+        now = self._tools.clock.now()
+        self._alarm_since = self._alarm_since or now
+        self._tools.presence.show_recording(
+            self.room_id,
+            RecordingAlarm(
+                since=self._alarm_since,
+                trouble=status.trouble,
+                unheard=tuple(
+                    UnheardSince(
+                        role=self.room.seats[ParticipantId(each.participant_id)].role.value,
+                        track=each.track.value,
+                        since=now - timedelta(milliseconds=each.for_ms),
+                    )
+                    for each in status.unheard
+                ),
+            ),
+        )
+        missed = frozenset((ParticipantId(one.participant_id), one.track) for one in status.unheard)
+        for participant_id, track in sorted(missed - self._missed):
+            self._log.warning(
+                "track_not_recorded", session_id=self._session_id,
+                participant_id=participant_id, track=track,
+            )  # fmt: skip
+        self._missed = missed
 
     def _show_away(self) -> None:
         away_ms = self.room.party_away_ms(self.now_ms())
@@ -583,17 +642,12 @@ class RoomHost:
             self._is_away_shown = False
 
     def _recording_status(self) -> RecordingStatus:
-        elapsed_ms = self.room.elapsed_ms(self.now_ms())
+        now_ms = self.now_ms()
+        elapsed_ms = self.room.elapsed_ms(now_ms)
+        state, trouble = self._recording_word()
         if self._recorder is None:
-            return RecordingStatus(state=RecordingState.TROUBLE, tracks=(), elapsed_ms=elapsed_ms)
+            return RecordingStatus(state=state, tracks=(), elapsed_ms=elapsed_ms, trouble=trouble)
         status = self._recorder.status()
-        match status.state:
-            case WrittenState.PREPARING:
-                state = RecordingState.PREPARING
-            case WrittenState.RECORDING:
-                state = RecordingState.RECORDING
-            case WrittenState.TROUBLE:
-                state = RecordingState.TROUBLE
         tracks = tuple(
             TrackWritten(
                 participant_id=track.participant_id,
@@ -603,7 +657,38 @@ class RoomHost:
             )
             for track in status.tracks
         )
-        return RecordingStatus(state=state, tracks=tracks, elapsed_ms=elapsed_ms)
+        ages_ms = {
+            (ParticipantId(each.participant_id), each.track): each.last_write_age_ms
+            for each in tracks
+        }
+        # While nothing can be written everybody is missing from the recording, and nobody is to
+        # blame but the disk.
+        missed = () if trouble else self.room.unheard(ages_ms, now_ms)
+        return RecordingStatus(
+            state=state, tracks=tracks, elapsed_ms=elapsed_ms, trouble=trouble,
+            lost_packets=status.lost_packets,
+            unheard=tuple(
+                UnheardTrack(participant_id=one.participant_id, track=one.track, for_ms=one.for_ms)
+                for one in missed
+            ),
+        )  # fmt: skip
+
+    def _recording_word(self) -> tuple[RecordingState, RecordingTrouble | None]:
+        """The state in one word, and why it is trouble."""
+        if self._recorder is None:
+            if self._is_recorder_opening:
+                return RecordingState.PREPARING, None
+            return RecordingState.TROUBLE, RecordingTrouble.NOT_BEGUN
+        status = self._recorder.status()
+        match status.state:
+            case WrittenState.PREPARING:
+                return RecordingState.PREPARING, None
+            case WrittenState.RECORDING:
+                return RecordingState.RECORDING, None
+            case WrittenState.TROUBLE:
+                return RecordingState.TROUBLE, _trouble_of(status.disk.error or "")
+            case _:
+                assert_never(status.state)
 
     def _line_qualities(self) -> Quality:
         lines: list[LineQuality] = []
@@ -667,6 +752,13 @@ class RoomHost:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("room_task_failed", task=task.get_name(), exc_info=error)
+
+
+def _trouble_of(error: str) -> RecordingTrouble:
+    """What a recorder's words about its disk mean to people."""
+    if any(os.strerror(number) in error for number in (errno.ENOSPC, errno.EDQUOT)):
+        return RecordingTrouble.DISK_FULL
+    return RecordingTrouble.DISK_SILENT if "answer" in error else RecordingTrouble.DISK_FAILED
 
 
 def _names(tracks: tuple[Track, ...]) -> tuple[TrackName, ...]:

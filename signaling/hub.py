@@ -295,14 +295,19 @@ class Hub:
 
     async def _report_forever(self) -> None:
         for second in itertools.count(1):
-            await asyncio.sleep(1)
-            for host in list(self._hosts.values()):
-                try:
-                    host.report(second)
-                except Exception:  # one room's fault must not silence the others
-                    log.exception("report_failed", room_id=host.room_id)
+            await asyncio.sleep(0.5)
+            self._each_host(RoomHost.watch)
+            await asyncio.sleep(0.5)
+            self._each_host(partial(RoomHost.report, second=second))
             if second % RENEW_EVERY_S == 0:
                 await self._renew_leases()
+
+    def _each_host(self, tell: Callable[[RoomHost], None]) -> None:
+        for host in list(self._hosts.values()):
+            try:
+                tell(host)
+            except Exception:  # one room's fault must not silence the others
+                log.exception("report_failed", room_id=host.room_id)
 
     async def _renew_leases(self) -> None:
         for host in list(self._hosts.values()):

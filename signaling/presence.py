@@ -4,6 +4,7 @@ Keys, all with a time to live and none of them the truth:
 
     room:{room}:roles          set of roles present; scheduling asks whether the official is there
     room:{room}:away           since when the petitioner's side is away; the county desk is shown it
+    room:{room}:recording      what is wrong with the recording (JSON); the county desk is shown it
     room:{room}:owner          "{node}/{epoch}": the lease of the process that holds the room
     room:{room}:epoch          counts the leases
     room:{room}:to:{person}    stream of the sequenced messages for one participant
@@ -21,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from redis.exceptions import RedisError, WatchError
 
 from core.errors import Conflict
@@ -43,6 +44,23 @@ _BATCH = 256
 _RETRY_S = 1.0
 _SEQUENCED: TypeAdapter[SequencedMessage] = TypeAdapter(SequencedMessage)
 _STORE_TROUBLE = (RedisError, OSError, TimeoutError)
+
+
+class UnheardSince(BaseModel):
+    """Nothing of this track has been recorded since then, though its sender is there."""
+
+    role: str
+    track: str
+    since: datetime
+
+
+class RecordingAlarm(BaseModel):
+    """What is wrong with a live talk's recording: nothing can be written, or somebody is missing
+    from it. `trouble`: signaling.protocol.RecordingTrouble."""
+
+    since: datetime
+    trouble: str | None
+    unheard: tuple[UnheardSince, ...]
 
 
 class RoomElsewhere(Conflict):
@@ -77,7 +95,13 @@ class _Away:
     since: datetime | None
 
 
-_Job = _Kept | _Roles | _Away
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    room_id: RoomId
+    alarm: RecordingAlarm | None
+
+
+_Job = _Kept | _Roles | _Away | _Recording
 
 
 class Presence:
@@ -104,6 +128,10 @@ class Presence:
     def show_away(self, room_id: RoomId, since: datetime | None) -> None:
         """Say since when the party is away; repeat within `ROLES_TTL`. None: it is back."""
         self._put(_Away(room_id, since))
+
+    def show_recording(self, room_id: RoomId, alarm: RecordingAlarm | None) -> None:
+        """Say what is wrong with the recording; repeat within `ROLES_TTL`. None: nothing is."""
+        self._put(_Recording(room_id, alarm))
 
     def _put(self, job: _Job) -> None:
         self._queue.append(job)
@@ -153,6 +181,12 @@ class Presence:
                             pipe.delete(name)
                         else:
                             pipe.set(name, since.isoformat(), ex=ROLES_TTL)
+                    case _Recording(room_id, alarm):
+                        name = f"room:{room_id}:recording"
+                        if alarm is None:
+                            pipe.delete(name)
+                        else:
+                            pipe.set(name, alarm.model_dump_json(), ex=ROLES_TTL)
             await pipe.execute(raise_on_error=False)
 
     # ── asked while someone comes in ─────────────────────────────────────────────────────────────
@@ -231,7 +265,8 @@ class Presence:
                 await self._store.delete(key)
             streams = [_stream(lease.room_id, each) for each in participants]
             room = f"room:{lease.room_id}"
-            await self._store.delete(f"{room}:roles", f"{room}:away", *streams)
+            shown = (f"{room}:roles", f"{room}:away", f"{room}:recording")
+            await self._store.delete(*shown, *streams)
 
 
 def _stream(room_id: RoomId, participant_id: ParticipantId) -> str:

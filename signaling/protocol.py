@@ -82,6 +82,15 @@ class RecordingState(StrEnum):
     TROUBLE = "trouble"
 
 
+class RecordingTrouble(StrEnum):
+    """Why nothing can be written just now, as far as the machine says."""
+
+    DISK_FULL = "disk_full"
+    DISK_FAILED = "disk_failed"
+    DISK_SILENT = "disk_silent"  # it does not answer
+    NOT_BEGUN = "not_begun"  # recording could not begin; nothing of this talk is kept
+
+
 class EndReason(StrEnum):
     ENDED_BY_OFFICIAL = "ended_by_official"
     EVERYONE_LEFT = "everyone_left"
@@ -350,13 +359,26 @@ class TrackWritten(Message):
     last_write_age_ms: int | None
 
 
+class UnheardTrack(Message):
+    """Its sender is there and has not muted it, and yet nothing of it is being recorded."""
+
+    participant_id: str
+    track: Track
+    for_ms: int
+
+
 class RecordingStatus(Message):
-    """Once a second while live, to everyone. Not sequenced."""
+    """Once a second while live, and at once when it begins to fail or is well again. To everyone.
+    Not sequenced."""
 
     type: Literal["recording"] = "recording"
     state: RecordingState
     tracks: tuple[TrackWritten, ...]
     elapsed_ms: int
+    trouble: RecordingTrouble | None = None
+    # Packets that had arrived and could not be kept, over the whole talk.
+    lost_packets: int = 0
+    unheard: tuple[UnheardTrack, ...] = ()
 
 
 class LineQuality(Message):

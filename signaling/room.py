@@ -10,7 +10,7 @@ the only order that forwards, and it follows a committed Session); at most one S
 `now_ms` is monotonic milliseconds from any zero, the same for all calls.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -89,6 +89,7 @@ from signaling.protocol import (
     Track,
 )
 from signaling.seat import Media, OfferTurn, Seat, first_tracks
+from signaling.unheard import Expected, TrackKey, Unheard
 
 MAX_SEATS = 12
 """A reception, not a hall; every seat costs forwarding to every other."""
@@ -176,6 +177,7 @@ class Room:
         self._held_until_ms: int | None = now_ms + FIRST_ENTRY_MS
         self._is_quiet = False  # restored, and nobody has come back yet
         self._party_away_since_ms: int | None = None
+        self._expected = Expected()
         self._disposed = False
         self._out: list[Effect] = []
 
@@ -239,6 +241,15 @@ class Room:
         if self.is_over or self._party_away_since_ms is None:
             return None
         return now_ms - self._party_away_since_ms
+
+    def unheard(self, ages_ms: Mapping[TrackKey, int | None], now_ms: int) -> tuple[Unheard, ...]:
+        """Tracks of people who are there of which nothing is being recorded (unheard.py)."""
+        return self._expected.unheard(ages_ms, now_ms)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Live, taken back after a restart, and nobody has come back yet: nothing goes on."""
+        return self._is_quiet
 
     def _taken(self) -> Iterator[Seat]:
         return (seat for seat in self.seats.values() if not seat.has_left)
@@ -312,6 +323,7 @@ class Room:
             self._run_countdown(now_ms)
             self._end_if_empty(now_ms)
             self._miss_party(now_ms)
+        self._expected.look(self._taken() if self.state is RoomState.LIVE else (), now_ms)
         self._show_changes()
         for seat in self._taken():
             self._serve_offer(seat, now_ms)

@@ -1,5 +1,6 @@
 """From the notice board to the room's door, over HTTP, as each person and the kiosk sees it."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -408,6 +409,21 @@ async def test_the_desk_sees_whose_line_is_away(house, kiosk, desk):
     [away] = (await desk.get("/api/desk/board")).json()["away"]
     assert away["appointment_id"] == made["id"]
     assert datetime.fromisoformat(away["since"]) == datetime.fromisoformat(since)
+
+
+async def test_the_desk_sees_whose_recording_is_in_trouble(house, kiosk, desk):
+    slots = await publish_tomorrow(house.database, house.at, now=EVE)
+    made = await booked(house, kiosk, slots[0].id)
+    house.wait_until(NINE)
+    await ready(house, kiosk, made["number"])
+    assert (await desk.get("/api/desk/board")).json()["recording_alarms"] == []
+    since = house.clock.now().isoformat()
+    unheard = {"role": "petitioner", "track": "camera", "since": since}
+    said = json.dumps({"since": since, "trouble": "disk_full", "unheard": [unheard]})
+    await house.store.set(f"room:{made['id']}:recording", said)
+    [alarm] = (await desk.get("/api/desk/board")).json()["recording_alarms"]
+    assert (alarm["appointment_id"], alarm["trouble"]) == (made["id"], "disk_full")
+    assert [(one["role"], one["track"]) for one in alarm["unheard"]] == [("petitioner", "camera")]
 
 
 async def test_cancelled_at_the_desk_the_visit_is_over_at_the_kiosk(house, kiosk, desk):

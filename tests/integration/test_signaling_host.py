@@ -1,6 +1,8 @@
 """A room at work against stand-ins: orders reach media and recorder, faults stay where they are."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,11 +19,14 @@ from core.ids import AppointmentId, ParticipantId, RoomId, SessionId
 from core.store import open_store
 from media.events import PeerConnected, PeerLost, SpeakingChanged
 from media.model import Recording
+from media.recorder import RecordingState as WrittenState
+from media.recorder import TrackStatus
+from media.tracks import TrackName
 from signaling.effects import Entered, RoomMessage, Said, SocketGone, SocketId, Tick
 from signaling.host import RoomHost, Tools
 from signaling.model import Session
 from signaling.outbox import Outbox
-from signaling.presence import Presence
+from signaling.presence import Presence, RecordingAlarm
 from signaling.protocol import (
     Admit,
     Answer,
@@ -35,7 +40,9 @@ from signaling.protocol import (
     Ok,
     RecordingState,
     RecordingStatus,
+    RecordingTrouble,
     RoomState,
+    Track,
 )
 from signaling.room import Room, Rules
 from tests.support.matters import START, make_prefecture
@@ -57,6 +64,7 @@ class Bench:
     recorders: list[FakeRecorder]
     official_id: str
     county_id: str
+    presence: Presence
     boxes: dict[ParticipantId, Outbox] = field(default_factory=dict)
     forgotten: list[RoomHost] = field(default_factory=list)
     pokes: list[None] = field(default_factory=list)
@@ -132,7 +140,7 @@ async def bench(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Benc
     )  # fmt: skip
     yield Bench(
         host, media, clock, sqlite_database, recorders, prefecture.official_id,
-        prefecture.units["513328"],
+        prefecture.units["513328"], presence,
         forgotten=forgotten, pokes=pokes,
     )  # fmt: skip
     await host.drain()
@@ -264,6 +272,80 @@ async def test_the_state_of_the_recording_comes_from_what_the_recorder_says(benc
     bench.host.report(1)
     (status,) = waiting(bench.boxes[KIOSK], RecordingStatus)
     assert isinstance(status, RecordingStatus) and status.state is RecordingState.PREPARING
+
+
+async def shown_to_the_desk(bench: Bench) -> RecordingAlarm | None:
+    await bench.presence._idle.wait()
+    words = await bench.presence._store.get(f"room:{bench.host.room_id}:recording")
+    return None if words is None else RecordingAlarm.model_validate_json(str(words))
+
+
+async def test_trouble_is_told_at_once_and_its_end_too(bench: Bench) -> None:
+    await bench.live()
+    presence = asyncio.create_task(bench.presence.run())
+    try:
+        recorder, box = bench.recorders[0], bench.boxes[KIOSK]
+        recorder.state = WrittenState.RECORDING
+        bench.host.report(1)
+        bench.host.watch()
+        assert len(waiting(box, RecordingStatus)) == 1  # nothing has changed since the report
+        assert await shown_to_the_desk(bench) is None
+        recorder.state = WrittenState.TROUBLE
+        recorder.disk_error = f"write: {os.strerror(errno.ENOSPC)}"
+        bench.clock.advance(timedelta(seconds=1))
+        bench.host.watch()
+        told = waiting(box, RecordingStatus)[-1]
+        assert isinstance(told, RecordingStatus)
+        assert (told.state, told.trouble) == (RecordingState.TROUBLE, RecordingTrouble.DISK_FULL)
+        alarm = await shown_to_the_desk(bench)
+        assert alarm is not None
+        assert (alarm.trouble, alarm.since) == ("disk_full", bench.clock.now())
+        recorder.state = WrittenState.RECORDING
+        recorder.disk_error = None
+        bench.host.watch()
+        told = waiting(box, RecordingStatus)[-1]
+        assert isinstance(told, RecordingStatus) and told.state is RecordingState.RECORDING
+        assert await shown_to_the_desk(bench) is None
+    finally:
+        presence.cancel()
+
+
+async def test_who_is_there_and_not_recorded_is_told_to_the_room_and_the_desk(
+    bench: Bench,
+) -> None:
+    await bench.live()
+    presence = asyncio.create_task(bench.presence.run())
+    try:
+        recorder = bench.recorders[0]
+        recorder.state = WrittenState.RECORDING
+        recorder.tracks = tuple(
+            TrackStatus(who, name, 1_000, 10, 80)
+            for who in (KIOSK, CHAIR)
+            for name in (TrackName.CAMERA, TrackName.MICROPHONE)
+            if (who, name) != (KIOSK, TrackName.CAMERA)
+        )
+        bench.clock.advance(timedelta(seconds=19))
+        bench.host.report(1)
+        assert await shown_to_the_desk(bench) is None
+        bench.clock.advance(timedelta(seconds=1))
+        bench.host.report(2)
+        told = waiting(bench.boxes[CHAIR], RecordingStatus)[-1]
+        assert isinstance(told, RecordingStatus)
+        assert told.state is RecordingState.RECORDING
+        assert [(one.participant_id, one.track, one.for_ms) for one in told.unheard] == [
+            (KIOSK, Track.CAMERA, 20_000)
+        ]
+        alarm = await shown_to_the_desk(bench)
+        assert alarm is not None and alarm.trouble is None
+        assert [(one.role, one.track) for one in alarm.unheard] == [("petitioner", "camera")]
+        assert alarm.unheard[0].since == START
+        # While the disk takes nothing everybody is missing, and only the disk is to blame.
+        recorder.state = WrittenState.TROUBLE
+        bench.host.report(3)
+        told = waiting(bench.boxes[CHAIR], RecordingStatus)[-1]
+        assert isinstance(told, RecordingStatus) and told.unheard == ()
+    finally:
+        presence.cancel()
 
 
 async def test_nothing_is_said_about_a_recording_before_live(bench: Bench) -> None:

@@ -157,6 +157,7 @@ class FakeRecorder:
     t0_mono_ns: int = 0
     state: RecordingState = RecordingState.PREPARING
     tracks: tuple[TrackStatus, ...] = ()
+    disk_error: str | None = None
     close_error: Exception | None = None
     is_closed: bool = False
 
@@ -166,7 +167,7 @@ class FakeRecorder:
         raise AssertionError("the stand-in media plane has no packets to record")
 
     def status(self) -> RecordingStatus:
-        return RecordingStatus(self.state, 0, self.tracks, DiskStatus(1, 1, None), 0)
+        return RecordingStatus(self.state, 0, self.tracks, DiskStatus(1, 1, self.disk_error), 0)
 
     async def close(self) -> None:
         if self.close_error is not None:

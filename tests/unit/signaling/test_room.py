@@ -465,6 +465,29 @@ def test_a_seat_without_socket_and_media_expires_after_the_grace_time(stage: Sta
     assert stage.room.state is RoomState.LIVE  # the official is still there
 
 
+def test_before_live_nobody_is_missing_from_the_recording_and_then_from_live_on(
+    stage: Stage,
+) -> None:
+    stage.enter("petitioner")
+    stage.enter("official")
+    stage.connected(KIOSK, CHAIR)
+    stage.wait(50_000)
+    assert stage.room.unheard({}, stage.now_ms) == ()
+    stage.say(CHAIR, Admit(type="admit", id="a"))
+    stage.wait(RULES.countdown_ms)
+    stage.feed(SessionStarted(SESSION, NOON, 5))
+    stage.wait(19_999)
+    assert stage.room.unheard({}, stage.now_ms) == ()
+    stage.wait(1)
+    heard = {(CHAIR, Track.CAMERA): 50, (CHAIR, Track.MICROPHONE): 50}
+    assert {(one.participant_id, one.track) for one in stage.room.unheard(heard, stage.now_ms)} == {
+        (KIOSK, Track.CAMERA),
+        (KIOSK, Track.MICROPHONE),
+    }
+    stage.say(CHAIR, End(type="end", id="e"))
+    assert stage.room.unheard({}, stage.now_ms) == ()
+
+
 def test_media_that_returns_stops_the_grace_time(stage: Stage) -> None:
     stage.live()
     stage.feed(SocketGone(KIOSK, SocketId(1)))

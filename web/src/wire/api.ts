@@ -1591,7 +1591,7 @@ export interface components {
         };
         /**
          * DeskBoard
-         * @description A county's today: appointments, and whose line is away.
+         * @description A county's today: appointments, whose line is away, whose recording is in trouble.
          */
         DeskBoard: {
             /** Appointments */
@@ -1604,6 +1604,8 @@ export interface components {
              * Format: date
              */
             day: string;
+            /** Recording Alarms */
+            recording_alarms: components["schemas"]["RecordingAlarm"][];
         };
         /**
          * DeviceCheck
@@ -2230,6 +2232,25 @@ export interface components {
             /** Topics */
             topics: string[];
         };
+        /**
+         * RecordingAlarm
+         * @description A talk whose recording needs somebody now.
+         *
+         *     `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
+         */
+        RecordingAlarm: {
+            /** Appointment Id */
+            appointment_id: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            /** Trouble */
+            trouble: string | null;
+            /** Unheard */
+            unheard: components["schemas"]["UnheardTrack"][];
+        };
         /** RecordingFileView */
         RecordingFileView: {
             /** Duration Ms */
@@ -2407,6 +2428,21 @@ export interface components {
             /** Start Ms */
             start_ms: number;
         };
+        /**
+         * UnheardTrack
+         * @description Nothing of this track has been recorded since then, though its sender is in the talk.
+         */
+        UnheardTrack: {
+            /** Role */
+            role: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            /** Track */
+            track: string;
+        };
         /** ValidationError */
         ValidationError: {
             /** Context */
@@ -2514,6 +2550,7 @@ export type PublicDay = components['schemas']['PublicDay'];
 export type ReceptionDayCreate = components['schemas']['ReceptionDayCreate'];
 export type ReceptionDayState = components['schemas']['ReceptionDayState'];
 export type ReceptionDayView = components['schemas']['ReceptionDayView'];
+export type RecordingAlarm = components['schemas']['RecordingAlarm'];
 export type RecordingFileView = components['schemas']['RecordingFileView'];
 export type RecordingView = components['schemas']['RecordingView'];
 export type Relation = components['schemas']['Relation'];
@@ -2525,6 +2562,7 @@ export type SignIn = components['schemas']['SignIn'];
 export type SlotState = components['schemas']['SlotState'];
 export type SlotView = components['schemas']['SlotView'];
 export type SpeechView = components['schemas']['SpeechView'];
+export type UnheardTrack = components['schemas']['UnheardTrack'];
 export type ValidationError = components['schemas']['ValidationError'];
 export type WaitingView = components['schemas']['WaitingView'];
 export type $defs = Record<string, never>;

@@ -221,12 +221,27 @@ export interface TrackWritten {
   last_write_age_ms: number | null;
 }
 
-/** Once a second while live, to everyone. Not sequenced. */
+export type RecordingTrouble = 'disk_full' | 'disk_failed' | 'disk_silent' | 'not_begun';
+
+/** Its sender is there and has not muted it, and yet nothing of it is being recorded. */
+export interface UnheardTrack {
+  participant_id: string;
+  track: Track;
+  for_ms: number;
+}
+
+/**
+ * Once a second while live, and at once when it begins to fail or is well again. To everyone.
+ * Not sequenced.
+ */
 export interface RecordingStatus {
   type: 'recording';
   state: RecordingState;
   tracks: TrackWritten[];
   elapsed_ms: number;
+  trouble: RecordingTrouble | null;
+  lost_packets: number;
+  unheard: UnheardTrack[];
 }
 
 export interface LineQuality {
