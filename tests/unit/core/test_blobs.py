@@ -37,3 +37,18 @@ def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DirectoryBlobs(tmp_path).local_path("a/b")
     DirectoryBlobs(tmp_path).delete("a/b")
+
+
+def test_what_lies_below_a_prefix_is_listed_and_deleted_drafts_included(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path / "blobs")
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    for key in ("recordings/a/one.webm", "recordings/a/two.jpg", "recordings/ab/one.webm"):
+        blobs.put_file(key, source)
+    (tmp_path / "blobs/recordings/a/.three.mp4.part").write_bytes(b"half")
+    assert blobs.keys_below("recordings/a") == ("recordings/a/one.webm", "recordings/a/two.jpg")
+    for _ in range(2):
+        blobs.delete_below("recordings/a")
+        left = [path.name for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+        assert left == ["one.webm"]
+    assert blobs.keys_below("recordings/a") == ()
