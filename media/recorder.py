@@ -6,20 +6,28 @@ so a killed process loses less than 100 ms and a power cut less than a second. A
 or sync fails is never trusted again: the next segment repeats everything that was not known to be
 on disk. While the disk takes nothing the call goes on, the state says so, and packets wait in a
 bounded buffer.
+
+Each journal books space ahead of what it has written, the more the longer it has grown, so that a
+disk that others fill still takes what a running talk sends for minutes. What is booked lies beyond
+the file's end: the file's length stays what was written, and whoever copies it copies no emptiness.
 """
 
 import asyncio
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -45,13 +53,28 @@ WRITE_EVERY_S: Final = 0.06
 pass costs the same whatever it carries, so shorter passes cost more."""
 SYNC_EVERY_NS: Final = 400_000_000
 RETRY_EVERY_NS: Final = 1_000_000_000
-STALLED_AFTER_NS: Final = 2_000_000_000
+SYNC_AT_MOST_NS: Final = 10_000_000_000
+"""A disk that takes writes and refuses every sync costs one more segment each time it is asked, so
+it is asked ever more rarely."""
+STALLED_AFTER_NS: Final = 1_500_000_000
+TROUBLE_SHOWN_NS: Final = 2_000_000_000
+"""A trouble is told at least for so long: who asks once a second must hear of each."""
 DISK_SAMPLED_EVERY_NS: Final = 5_000_000_000
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 """Per participant and leg: about a minute of a VGA call. When full, new packets are dropped and
 counted; a GAP record names the time and the number as soon as there is room again."""
-RESERVE_BYTES: Final = 2 * 1024**3
-RESERVE_PERCENT: Final = 5
+FIRST_BOOKED_BYTES: Final = 1024 * 1024
+MOST_BOOKED_BYTES: Final = 32 * 1024 * 1024
+"""A journal books as much as it has, between these two: a talk of minutes has three minutes or more
+ahead of it, and a leg that was lost at once holds no more than the first."""
+BOOK_AGAIN_NS: Final = 5_000_000_000
+"""A full disk is not asked at every pass: some file systems search long before they refuse."""
+QUIET_AFTER_NS: Final = 60_000_000_000
+"""A leg that has said nothing for so long gives back what it booked: most never speak again."""
+LAST_SEGMENT: Final = 9999  # its number has four digits
+CLOSE_PATIENCE_S: Final = 10.0
+"""How long the end of a talk waits for a disk that refuses its last packets."""
+ASK_AGAIN_S: Final = 0.5
 
 
 class RecordingUnavailable(Unavailable):
@@ -84,6 +107,8 @@ class DiskStatus:
     free_bytes: int
     total_bytes: int
     error: str | None  # why the last write or sync failed, as long as it is not repaired
+    booked_bytes: int = 0  # set aside for this recording's open journals, not yet written
+    is_short: bool = False  # the disk refused to set more aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +134,7 @@ class Disk(Protocol):
 
     def create(self, path: Path) -> int: ...
     def write(self, fd: int, data: bytes | memoryview) -> int: ...
+    def book(self, fd: int, offset: int, size_bytes: int) -> None: ...
     def sync(self, fd: int) -> None: ...
     def truncate(self, fd: int, size_bytes: int) -> None: ...
     def close(self, fd: int) -> None: ...
@@ -122,11 +148,28 @@ class OsDisk:
         """A new file, whose name is on disk before its first byte. Refuses an existing one."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(path, flags, 0o640)
-        manifest.sync_directory(path.parent)
+        try:
+            manifest.sync_directory(path.parent)
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         return fd
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
+
+    def book(self, fd: int, offset: int, size_bytes: int) -> None:
+        """Set space aside; the file's length stays. `EOPNOTSUPP` where a file system cannot.
+
+        Not `posix_fallocate`: where a file system cannot, that writes zeros behind the end instead.
+        """
+        if _fallocate is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        if _fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, size_bytes):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
     def sync(self, fd: int) -> None:
         os.fdatasync(fd)
@@ -143,6 +186,23 @@ class OsDisk:
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
+_FALLOC_FL_KEEP_SIZE: Final = 1
+_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)  # Linux only
+if _fallocate is not None:
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_CANNOT_BOOK: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class _Chunk(NamedTuple):
+    """Encoded records that were taken together."""
+
+    data: bytes
+    records: int
+    packets: int = 0
+    from_ns: int = 0
+    to_ns: int = 0
+
+
 class _Segment:
     """One open journal file. Used with the tap's disk lock held."""
 
@@ -154,16 +214,33 @@ class _Segment:
         self.size_bytes = 0
         self.records = 0
         self.digest = hashlib.sha256()
-        self.unsynced: list[_Chunk] = []
-        self.syncing = False
+        self.booked_to = 0
+        self.can_book = True
+        self.is_short = False
+        self.book_again_ns = 0
+        # What the next segment must repeat if a sync fails; bounded as the buffer is. When full the
+        # oldest are forgotten, for the kernel has them, and told of as lost if the disk has not.
+        self.unsynced: deque[_Chunk] = deque()
+        self.unsynced_bytes = 0
+        self.unsynced_from = 0  # how many chunks were there before the first of these
+        self.forgotten: _Chunk | None = None  # counts and times only
+        self.sync_began_ns: int | None = None
+        self.is_sealed = False
         self.given_up = False
+
+    @property
+    def syncing(self) -> bool:
+        return self.sync_began_ns is not None
 
     def append(self, data: bytes, records: int) -> None:
         """All or nothing as far as the file system allows; raises `OSError` after undoing."""
         view = memoryview(data)
         try:
             while view:
-                view = view[self.disk.write(self.fd, view) :]
+                taken = self.disk.write(self.fd, view)
+                if not taken:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                view = view[taken:]
         except OSError:
             # A torn tail is harmless, but a whole one is tidier; never mind if even this fails.
             with contextlib.suppress(OSError):
@@ -173,9 +250,65 @@ class _Segment:
         self.records += records
         self.digest.update(data)
 
+    def book(self, size_bytes: int) -> None:
+        """Set `size_bytes` aside behind what is written. Raises `OSError` if they are not there."""
+        if not self.can_book:
+            return
+        try:
+            self.disk.book(self.fd, self.size_bytes, size_bytes)
+        except OSError as problem:
+            if problem.errno not in _CANNOT_BOOK:
+                raise
+            self.can_book = False
+        else:
+            self.booked_to = self.size_bytes + size_bytes
+
+    def book_ahead(self, now_ns: int) -> None:
+        """Book again when half is used up. A refusal harms nothing yet: it is only noted."""
+        wanted = min(max(self.size_bytes, FIRST_BOOKED_BYTES), MOST_BOOKED_BYTES)
+        if self.booked_to - self.size_bytes >= wanted // 2 or now_ns < self.book_again_ns:
+            return
+        for size_bytes in (wanted, FIRST_BOOKED_BYTES):
+            try:
+                self.book(size_bytes)
+            except OSError:
+                self.is_short, self.book_again_ns = True, now_ns + BOOK_AGAIN_NS
+            else:
+                self.is_short = size_bytes < wanted
+                return
+
+    def give_back(self) -> None:
+        """Let go of what is booked and not written."""
+        if self.booked_to > self.size_bytes:
+            with contextlib.suppress(OSError):
+                self.disk.truncate(self.fd, self.size_bytes)
+        self.booked_to = 0
+
+    def keep_for_repeat(self, chunk: _Chunk) -> None:
+        self.unsynced.append(chunk)
+        self.unsynced_bytes += len(chunk.data)
+        while self.unsynced_bytes > MAX_BUFFERED_BYTES:
+            oldest = self._drop_oldest()
+            before = self.forgotten or _Chunk(b"", 0, 0, oldest.from_ns, oldest.to_ns)
+            packets = before.packets + oldest.packets
+            self.forgotten = _Chunk(b"", 0, packets, before.from_ns, oldest.to_ns)
+
+    def synced_up_to(self, chunk: int) -> None:
+        """Chunks before the `chunk`-th of this segment are on the disk."""
+        self.forgotten = None
+        while self.unsynced and self.unsynced_from < chunk:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> _Chunk:
+        oldest = self.unsynced.popleft()
+        self.unsynced_bytes -= len(oldest.data)
+        self.unsynced_from += 1
+        return oldest
+
     def seal(self, reason: SealReason, at_ns: int) -> None:
         seal = Seal(reason, self.records, self.size_bytes, self.digest.hexdigest())
         self.append(journal.encode_seal(self.header.crc_seed, at_ns, seal), 1)
+        self.is_sealed = True
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -194,10 +327,6 @@ class _Track:
         self.written = 0
         self.bytes_written = 0
         self.last_write_ns: int | None = None
-
-
-_Chunk = tuple[bytes, int]
-"""Encoded records that were taken together, and how many."""
 
 
 class PartyTap:
@@ -226,10 +355,15 @@ class PartyTap:
         self._segment: _Segment | None = None
         self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
         self._next_segment = 0  # not yet asked
-        self._carried: list[_Chunk] = []  # records the disk has not surely got
+        self._carried: deque[_Chunk] = deque()  # records the disk has not surely got
         self._carried_bytes = 0
         self._retry_at_ns = 0
         self._synced_at_ns = 0
+        self._wrote_at_ns = 0
+        self._failed_at_ns = 0
+        self._failed_syncs = 0  # since the last one that worked
+        self._is_mended = True  # written and synced since the last failure
+        self._unsure_packets = 0  # only the writer adds
         self.trouble: str | None = None
         self.oldest_waiting_ns: int | None = None
 
@@ -314,19 +448,12 @@ class PartyTap:
     def write_pending(self, now_ns: int) -> None:
         """Give what is pending to the kernel. Called by the writer's thread; never raises."""
         with self._disk_lock:
-            taken = self._pending[:]
-            del self._pending[: len(taken)]
-            if taken:
-                data = journal.encode_batch(self._seed, taken)
-                self._carried.append((data, len(taken)))
-                self._carried_bytes += len(data)
-                self._taken_bytes += len(data)
-                for item in taken:
-                    if not isinstance(item, bytes):
-                        track = self._tracks[item[0]]
-                        track.packets += 1
-                        track.bytes += len(item[2])
+            if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
+                self.trouble = None
+            self._take_pending()
             if not self._carried:
+                if self._segment is not None and now_ns - self._wrote_at_ns >= QUIET_AFTER_NS:
+                    self._segment.give_back()
                 return
             if self.oldest_waiting_ns is None:
                 self.oldest_waiting_ns = now_ns
@@ -339,7 +466,8 @@ class PartyTap:
             except OSError as problem:
                 self._give_up("write", problem, now_ns)
                 return
-            self.trouble = None
+            self._book_ahead(now_ns)
+            self._wrote_at_ns = now_ns
             self.oldest_waiting_ns = None
             for track in self._tracks:
                 if track.packets != track.written:
@@ -347,50 +475,127 @@ class PartyTap:
                     track.bytes_written = track.bytes
                     track.last_write_ns = now_ns
 
+    def _take_pending(self) -> None:
+        """Turn what the loop has left here into one chunk of records."""
+        taken = self._pending[:]
+        if not taken:
+            return
+        del self._pending[: len(taken)]
+        packets, from_ns, to_ns = 0, 0, 0
+        for item in taken:
+            if not isinstance(item, bytes):
+                track = self._tracks[item[0]]
+                track.packets += 1
+                track.bytes += len(item[2])
+                packets += 1
+                to_ns = item[1]
+                from_ns = from_ns or to_ns
+        data = journal.encode_batch(self._seed, taken)
+        self._carry(_Chunk(data, len(taken), packets, from_ns, to_ns))
+        self._taken_bytes += len(data)
+
+    def _carry(self, chunk: _Chunk) -> None:
+        self._carried.append(chunk)
+        self._carried_bytes += len(chunk.data)
+
     def _open_segment(self, now_ns: int) -> None:
-        directory = self._recorder.directory
+        """Begin the next file, if there is room for more than its beginning.
+
+        A number is used up only by a file that stays: a disk may be full for days.
+        """
+        if self._next_segment > LAST_SEGMENT:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         header = journal.next_segment(self._header, self._next_segment)
-        path = directory / header.file_name
-        self._next_segment += 1
-        segment = _Segment(self._recorder.disk, path, header)
+        path = self._recorder.directory / header.file_name
+        try:
+            segment = _Segment(self._recorder.disk, path, header)
+        except FileExistsError:
+            self._next_segment += 1
+            raise
         # Every segment can be read alone: it describes all tracks of its leg again.
         tracks = [
             journal.encode_track(self._seed, now_ns, track.described) for track in self._tracks
         ]
+        head = header.encode() + b"".join(tracks)
         try:
-            segment.append(header.encode() + b"".join(tracks), len(tracks))
+            segment.book(len(head) + FIRST_BOOKED_BYTES)
+            segment.append(head, len(tracks))
         except OSError:
             segment.close()
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
+        self._next_segment += 1
         self._segment = segment
         self._synced_at_ns = now_ns
 
     def _write_carried(self) -> None:
         assert self._segment is not None
         while self._carried:
-            data, records = self._carried[0]
-            self._segment.append(data, records)
-            self._segment.unsynced.append(self._carried.pop(0))
-            self._carried_bytes -= len(data)
+            chunk = self._carried[0]
+            self._segment.append(chunk.data, chunk.records)
+            self._segment.keep_for_repeat(self._carried.popleft())
+            self._carried_bytes -= len(chunk.data)
+
+    def _book_ahead(self, now_ns: int) -> None:
+        assert self._segment is not None
+        was_short = self._segment.is_short
+        self._segment.book_ahead(now_ns)
+        if self._segment.is_short and not was_short:
+            self._recorder.warn_of_space(self.participant_id, self.booked_bytes)
+
+    @property
+    def booked_bytes(self) -> int:
+        """What the disk has set aside for this leg and has not got yet."""
+        segment = self._segment
+        return 0 if segment is None else max(0, segment.booked_to - segment.size_bytes)
+
+    @property
+    def is_short(self) -> bool:
+        segment = self._segment
+        return segment is not None and segment.is_short
+
+    def is_stalled(self, now_ns: int) -> bool:
+        """Whether a write or a sync has been with the disk for too long."""
+        waiting_ns, segment = self.oldest_waiting_ns, self._segment
+        syncing_ns = None if segment is None else segment.sync_began_ns
+        return any(
+            since_ns is not None and now_ns - since_ns > STALLED_AFTER_NS
+            for since_ns in (waiting_ns, syncing_ns)
+        )
+
+    def has_waiting(self) -> bool:
+        return bool(self._pending)
 
     def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
         """This segment is never written again; what the disk may not have goes to the next."""
         segment, self._segment = self._segment, None
         self._retry_at_ns = now_ns + RETRY_EVERY_NS
+        self._failed_at_ns, self._is_mended = now_ns, False
         cause = f"{what}: {os.strerror(problem.errno or 0)}"
         if segment is not None:
             segment.given_up = True
-            self._carried[:0] = segment.unsynced
-            self._carried_bytes += sum(len(data) for data, _ in segment.unsynced)
-            with contextlib.suppress(OSError):
-                segment.seal(SealReason.ROTATED, now_ns)
+            self._carried.extendleft(reversed(segment.unsynced))
+            self._carried_bytes += segment.unsynced_bytes
+            if segment.forgotten is not None:
+                self._tell_unsure(segment.forgotten, cause)
+            if not segment.is_sealed:
+                with contextlib.suppress(OSError):
+                    segment.seal(SealReason.ROTATED, now_ns)
+            segment.give_back()
             if not segment.syncing:
                 segment.close()
         if self.trouble != cause:
             self.trouble = cause
             self._recorder.raise_alarm(self.participant_id, cause)
+
+    def _tell_unsure(self, forgotten: _Chunk, cause: str) -> None:
+        """What was too much to repeat, and may not be on the disk either, counts as lost."""
+        gap = LostPackets(forgotten.from_ns, forgotten.to_ns, forgotten.packets, cause)
+        record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
+        self._carried.appendleft(_Chunk(record, 1))
+        self._carried_bytes += len(record)
+        self._unsure_packets += forgotten.packets
 
     def sync_due(self, now_ns: int) -> bool:
         """Whether the disk should be asked to keep what the kernel has. Claims the work."""
@@ -398,35 +603,38 @@ class PartyTap:
             segment = self._segment
             if segment is None or segment.syncing or not segment.unsynced:
                 return False
-            if now_ns - self._synced_at_ns < SYNC_EVERY_NS:
+            if now_ns - self._synced_at_ns < _sync_every_ns(self._failed_syncs):
                 return False
-            segment.syncing = True
+            segment.sync_began_ns = now_ns
             self._claimed = segment
             return True
 
     def sync(self, now_ns: int) -> None:
         """Ask the disk to keep it (may take long); after `sync_due` said so. Never raises."""
-        segment, self._claimed = self._claimed, None
-        if segment is None:
-            return
-        known = len(segment.unsynced)
+        with self._disk_lock:
+            segment, self._claimed = self._claimed, None
+            if segment is None:
+                return
+            covered = segment.unsynced_from + len(segment.unsynced)
         problem: OSError | None = None
         try:
             segment.disk.sync(segment.fd)
         except OSError as failed:
             problem = failed
         with self._disk_lock:
-            segment.syncing = False
+            segment.sync_began_ns = None
             if segment.given_up:
                 segment.close()
             elif problem is None:
-                del segment.unsynced[:known]
+                segment.synced_up_to(covered)
                 self._synced_at_ns = now_ns
+                self._failed_syncs, self._is_mended = 0, True
             else:
                 # The kernel may have thrown the pages away and will report success next time, so
                 # this file is over (https://lwn.net/Articles/752063/).
                 self._give_up("sync", problem, now_ns)
                 self._retry_at_ns = now_ns
+                self._failed_syncs += 1
 
     def finish(self, now_ns: int) -> None:
         """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
@@ -441,13 +649,33 @@ class PartyTap:
             segment = self._segment
             if segment is None:
                 return
-            segment.seal(SealReason.ENDED, now_ns)
-            segment.disk.sync(segment.fd)
+            try:
+                segment.seal(SealReason.ENDED, now_ns)
+                segment.give_back()
+                segment.disk.sync(segment.fd)
+            except OSError as problem:
+                self._give_up("seal", problem, now_ns)
+                raise
             self._segment = None
             if segment.syncing:
                 segment.given_up = True  # the running sync closes it
             else:
                 segment.close()
+
+    def abandon(self) -> int:
+        """Let go of the file after `finish` failed; how many packets stay unwritten."""
+        with self._disk_lock:
+            segment, self._segment = self._segment, None
+            if segment is not None:
+                segment.given_up = True
+                if not segment.syncing:
+                    segment.close()
+            self._take_pending()
+            return sum(chunk.packets for chunk in self._carried)
+
+    @property
+    def lost_packets(self) -> int:
+        return self.lost_packets_total + self._unsure_packets
 
     def track_statuses(self, now_ns: int) -> list[TrackStatus]:
         """Counters as of the last write; read by the loop without a lock."""
@@ -465,6 +693,11 @@ class PartyTap:
             )
             for track in self._tracks
         ]
+
+
+def _sync_every_ns(failed_syncs: int) -> int:
+    """How long until the next sync after so many in a row have failed."""
+    return min(SYNC_EVERY_NS << min(failed_syncs, 8), SYNC_AT_MOST_NS)
 
 
 class Recorder:
@@ -495,6 +728,7 @@ class Recorder:
         self._taps: list[PartyTap] = []
         self._space = disk.space(directory)
         self._space_at_ns = clock.monotonic_ns()
+        self._passed_at_ns = clock.monotonic_ns()
         self._is_closed = False
         self._sealed: manifest.Manifest | None = None
         self._seal_lock = threading.Lock()
@@ -508,22 +742,22 @@ class Recorder:
         started_at: datetime,
         clock: Clock,
         disk: Disk | None = None,
-        reserve_bytes: int | None = None,
+        reserve_bytes: int = 0,
         on_trouble: Callable[[Trouble], None] | None = None,
         background: bool = True,
     ) -> "Recorder":
         """Begin (or, after a crash, go on with) the recording in `directory`.
 
         Time 0 of the timeline is now, or, if journals already stand there, theirs. Raises
-        `RecordingUnavailable` if less than the reserve is free (5 % of the disk, at most 2 GiB) or
-        the directory cannot be made, `manifest.RecordingBusy` if another process writes here.
+        `RecordingUnavailable` if less than `reserve_bytes` is free or the directory cannot be made,
+        `manifest.RecordingBusy` if another process writes here.
         `on_trouble` is called in the writer's thread and must not block. `background=False` leaves
         writing to `write_through` (rehearsals and tests).
         """
         real = disk or OsDisk()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            free, total = real.space(directory)
+            free, _ = real.space(directory)
             lock_fd = manifest.lock_directory(directory)
         except OSError as problem:
             raise RecordingUnavailable(
@@ -532,20 +766,15 @@ class Recorder:
             ) from problem
         if lock_fd is None:
             raise manifest.RecordingBusy("This recording is being written or closed elsewhere.")
-        reserve = (
-            min(total * RESERVE_PERCENT // 100, RESERVE_BYTES)
-            if reserve_bytes is None
-            else reserve_bytes
-        )
         if (directory / manifest.FILE_NAME).exists():
             os.close(lock_fd)
             raise manifest.RecordingBusy("This recording has been closed and takes nothing more.")
-        if free < reserve:
+        if free < reserve_bytes:
             os.close(lock_fd)
             raise RecordingUnavailable(
                 "The disk is too full to record. Free some space first.",
                 free_bytes=free,
-                reserve_bytes=reserve,
+                reserve_bytes=reserve_bytes,
             )
         timeline = _timeline_of(directory, started_at, clock)
         recorder = cls(
@@ -597,10 +826,9 @@ class Recorder:
         taps = list(self._taps)
         tracks = _by_name([status for tap in taps for status in tap.track_statuses(now_ns)])
         trouble = next((tap.trouble for tap in taps if tap.trouble), None)
-        stalled = any(
-            tap.oldest_waiting_ns is not None and now_ns - tap.oldest_waiting_ns > STALLED_AFTER_NS
-            for tap in taps
-        )
+        # The one writer may be held up by another recording's file: then nobody asks for ours.
+        unasked = now_ns - self._passed_at_ns > STALLED_AFTER_NS
+        stalled = any(tap.is_stalled(now_ns) or (unasked and tap.has_waiting()) for tap in taps)
         if trouble or stalled:
             state = RecordingState.TROUBLE
         elif any(track.bytes_written for track in tracks):
@@ -612,8 +840,13 @@ class Recorder:
             state=state,
             elapsed_ms=max(0, now_ns - self.t0_mono_ns) // 1_000_000,
             tracks=tracks,
-            disk=DiskStatus(*self._space, error),
-            lost_packets=sum(tap.lost_packets_total for tap in taps),
+            disk=DiskStatus(
+                *self._space,
+                error,
+                booked_bytes=sum(tap.booked_bytes for tap in taps),
+                is_short=any(tap.is_short for tap in taps),
+            ),
+            lost_packets=sum(tap.lost_packets for tap in taps),
         )
 
     def raise_alarm(self, participant_id: ParticipantId, cause: str) -> None:
@@ -622,11 +855,21 @@ class Recorder:
         if self._on_trouble is not None:
             self._on_trouble(Trouble(self._session_id, participant_id, cause))
 
+    def warn_of_space(self, participant_id: ParticipantId, booked_bytes: int) -> None:
+        """The disk sets nothing more aside; what it has is kept. In the writer's thread."""
+        log.warning(
+            "recording_space_short",
+            session_id=self._session_id,
+            participant_id=participant_id,
+            booked_bytes=booked_bytes,
+        )
+
     def write_through(self) -> None:
         """One pass of the writer: everything pending goes to the kernel."""
         now_ns = self._clock.monotonic_ns()
         for tap in list(self._taps):
             tap.write_pending(now_ns)
+        self._passed_at_ns = self._clock.monotonic_ns()
         if now_ns - self._space_at_ns > DISK_SAMPLED_EVERY_NS:
             self._space_at_ns = now_ns
             with contextlib.suppress(OSError):
@@ -643,16 +886,35 @@ class Recorder:
         The book stays open: whoever finishes the recording closes it (`manifest.recover`, in a
         child), because hashing an hour takes seconds for which no other call may wait. And whoever
         opens the directory before that, after a process that stopped in mid-session, goes on in new
-        segments. Raises `RecordingUnavailable` if the disk refuses; the kernel keeps what it has.
+        segments. Raises `RecordingUnavailable` if the disk refuses for `CLOSE_PATIENCE_S`: then too
+        the directory is let go, for whoever finishes the recording can close what is there.
         """
         await asyncio.to_thread(self.close_now)
 
-    def close_now(self) -> None:
+    def close_now(self, *, patience_s: float = CLOSE_PATIENCE_S) -> None:
         """`close` for callers without a loop."""
         with self._seal_lock:
-            if not self._is_closed:
-                self._finish_taps()
+            if self._is_closed:
+                return
+            until = time.monotonic() + patience_s
+            try:
+                while not self._could_finish(or_raise=time.monotonic() >= until):
+                    time.sleep(ASK_AGAIN_S)
+            except RecordingUnavailable:
+                unwritten = sum(tap.abandon() for tap in self._taps)
+                log.error("recording_cut_short", session_id=self._session_id, packets=unwritten)
+                raise
+            finally:
                 self._let_go()
+
+    def _could_finish(self, *, or_raise: bool) -> bool:
+        try:
+            self._finish_taps()
+        except RecordingUnavailable:
+            if or_raise:
+                raise
+            return False
+        return True
 
     async def seal(self) -> "SealedRecording":
         """`close`, and close the book too. For short recordings: everything is read and hashed.
@@ -674,15 +936,19 @@ class Recorder:
             return SealedRecording(
                 directory=self.directory,
                 manifest=self._sealed,
-                lost_packets=sum(tap.lost_packets_total for tap in self._taps),
+                lost_packets=sum(tap.lost_packets for tap in self._taps),
             )
 
     def _finish_taps(self) -> None:
+        """Finish every leg; one that cannot be finished keeps none of the others open."""
         _WRITER.remove(self)
-        try:
-            for tap in self._taps:
+        problem: OSError | None = None
+        for tap in self._taps:
+            try:
                 tap.finish(self._clock.monotonic_ns())
-        except OSError as problem:
+            except OSError as refused:
+                problem = refused
+        if problem is not None:
             raise _unfinished(problem) from problem
 
     def _let_go(self) -> None:
