@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     redis_url: str = ""
     ffmpeg: Path | None = None
     web_dir: Path = Path(__file__).parents[1] / "web" / "dist"
-    min_free_disk_mib: Annotated[int, Field(ge=64)] = 512
+    min_free_disk_mib: Annotated[int, Field(ge=64)] = 2048
+    """Below this no recording begins: what is left is for the talks that are under way."""
 
     # Who we are on the network.
     roles: Annotated[tuple[Literal["web", "room"], ...], Field(min_length=1)] = ("web", "room")

@@ -147,6 +147,7 @@ def _write_book(directory: Path, sealed_at: datetime) -> Manifest:
     for path in journal.journals_in(directory):
         try:
             _seal_if_open(path)
+            _give_back(path)
             with journal.open_journal(path) as reader:
                 seal = scan.final_seal(reader)
                 if seal is None or seal.reason is SealReason.RECOVERED:
@@ -443,6 +444,17 @@ def _seal_if_open(path: Path) -> None:
             file.write(journal.encode_seal(seed, last_ns, seal))
         file.flush()
         os.fdatasync(file.fileno())
+
+
+def _give_back(path: Path) -> None:
+    """Let go of space that a writer had set aside behind the end and died before giving back."""
+    found = path.stat()
+    if found.st_blocks * 512 > found.st_size + _SPARE_BYTES:
+        os.truncate(path, found.st_size)
+
+
+_SPARE_BYTES: Final = 256 * 1024
+"""What a file system may use beside a file's bytes for reasons of its own."""
 
 
 def read_manifest(directory: Path) -> Manifest | None:

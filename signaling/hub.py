@@ -337,7 +337,11 @@ class Hub:
         self, directory: Path, *, session_id: SessionId, started_at: datetime
     ) -> LiveRecorder:
         return Recorder.open(
-            directory, session_id=session_id, started_at=started_at, clock=self.services.clock
+            directory,
+            session_id=session_id,
+            started_at=started_at,
+            clock=self.services.clock,
+            reserve_bytes=self.services.settings.min_free_disk_mib * 1024 * 1024,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
