@@ -119,8 +119,9 @@ class Verification:
     @property
     def is_intact(self) -> bool:
         """Whether nothing that was sealed has changed. A journal that was never readable (its
-        writer died while making it) is told of, but is no change."""
-        return all(problem.code == "unreadable" for problem in self.problems)
+        writer died while making it) is told of, but is no change; nor is a hole that a power cut
+        has left in front of what the disk did keep."""
+        return all(problem.code in ("unreadable", "damaged") for problem in self.problems)
 
 
 def close_book(directory: Path, *, sealed_at: datetime, signer: Signer | None = None) -> Manifest:
@@ -255,8 +256,10 @@ def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
         with journal.open_journal(path) as reader:
             records = sum(1 for _ in scan.spans(reader))
             bad = reader.damaged_bytes + reader.torn_bytes
-            if bad or records != entry.records:
+            if bad != entry.damaged_bytes or records != entry.records:
                 yield Problem(entry.path, "records", f"{bad} bytes hold no valid record.")
+            elif bad:
+                yield Problem(entry.path, "damaged", f"{bad} bytes were damaged before the seal.")
     except JournalDamaged as damaged:
         yield Problem(entry.path, "header", damaged.message)
 

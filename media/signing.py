@@ -116,7 +116,17 @@ def _write_new_key(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(mine, path)
+        # What it signs must not outlive it: a power cut may take a name that was not synced.
+        _sync_directory(path.parent)
     except FileExistsError:
         pass  # the other process was first; its key is ours too
     finally:
         mine.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
