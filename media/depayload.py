@@ -236,6 +236,9 @@ def split_annex_b(data: bytes) -> Iterator[bytes]:
             yield unit
 
 
+MAX_SIDE: Final = 16_384
+"""What VP8 can say of a side, and far more than any level of H.264 lets a camera send. Containers
+keep sizes in 32 bits; a parameter set may claim more."""
 _HIGH_PROFILES: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128})
 
 
@@ -282,7 +285,8 @@ def h264_size(sps: bytes) -> tuple[int, int] | None:
     down = (2 if chroma == 1 else 1) * (2 - frame_only)
     width = width_mbs * 16 - across * (left + right)
     height = height_maps * 16 * (2 - frame_only) - down * (top + bottom)
-    return (width, height) if width > 0 and height > 0 else None
+    is_picture = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE
+    return (width, height) if is_picture else None
 
 
 class _Bits:

@@ -28,6 +28,7 @@ from media.journal import (
 )
 from media.timing import (
     ClockMap,
+    SteadyClock,
     Unwrapper,
     fit_least_delayed,
     fit_median,
@@ -46,6 +47,7 @@ MAX_ROUND_TRIP_MS: Final = 1_500.0
 ANCHOR_EVERY_NS: Final = 100_000_000
 _OFFSET_BITS: Final = 40  # a terabyte of journal per leg
 _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
+_SEQ_BITS: Final = 64 - _OFFSET_BITS
 _RTP_RECORD: Final = struct.Struct(">HBBQBBHI")
 """A record's head and, behind it, an RTP header up to its time stamp."""
 _RTP_HEADER_BYTES: Final = 12
@@ -65,7 +67,7 @@ class TrackIndex:
     foreign: int = 0
     largest: tuple[int, int] | None = None
     seqs: Unwrapper = field(default_factory=lambda: Unwrapper(16))
-    times: Unwrapper = field(default_factory=lambda: Unwrapper(32))
+    times: SteadyClock = field(init=False)
     highest_seq: int = 0
     is_in_order: bool = True
     anchored_rtp_time: int = -1  # the picture or sound that was last seen for `anchors`
@@ -74,6 +76,7 @@ class TrackIndex:
     is_vp8: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.times = SteadyClock(self.described.codec.clock_rate)
         self.payload_type = self.described.codec.payload_type
         self.is_vp8 = self.described.codec.mime.lower() == "video/vp8"
 
@@ -171,8 +174,11 @@ def _index_packet(track: TrackIndex, seq: int, rtp_time: int, offset: int, at_ns
     else:
         extended = track.seqs.near(seq)
         newer = extended > highest
+    if extended >> _SEQ_BITS:  # two days of video, or somebody who leaps through the numbers
+        track.foreign += 1
+        return
     if not track.keys:
-        track.first_rtp_time = track.times(rtp_time)
+        track.first_rtp_time = track.times(rtp_time, at_ns)
         track.first_arrival_ns = at_ns
     track.last_arrival_ns = at_ns
     track.keys.append(extended << _OFFSET_BITS | offset)
@@ -184,7 +190,7 @@ def _index_packet(track: TrackIndex, seq: int, rtp_time: int, offset: int, at_ns
     if rtp_time == track.anchored_rtp_time:
         return  # another packet of the same picture: it left, and arrived, after the first
     track.anchored_rtp_time = rtp_time
-    rtp_ns = track.times(rtp_time) * 1_000_000_000 // track.described.codec.clock_rate
+    rtp_ns = track.times(rtp_time, at_ns) * 1_000_000_000 // track.described.codec.clock_rate
     if not track.anchors or rtp_ns - track.anchors[-1][0] > ANCHOR_EVERY_NS:
         track.anchors.append((rtp_ns, at_ns))
     elif at_ns - rtp_ns < track.anchors[-1][1] - track.anchors[-1][0]:
@@ -310,21 +316,23 @@ def _track_map(
 
 def packets(leg: Leg, track: TrackIndex) -> Iterator[Packet]:
     """A track's packets in sequence order; malformed ones are left out."""
-    times = Unwrapper(32)
-    times.last = track.first_rtp_time
+    first = (track.first_rtp_time, track.first_arrival_ns)
+    times = SteadyClock(track.described.codec.clock_rate, first)
     readers, bases, record_at = leg.readers, leg.bases, _RTP_RECORD.unpack_from
     data, base, is_single = readers[0].data, 0, len(readers) == 1
+    t0_ns = readers[0].header.t0_mono_ns
     last_rtp_time, extended = -1, 0
     for key in track.keys:
         offset = key & _OFFSET_MASK
         if not is_single:
             which = bisect_right(bases, offset) - 1
             data, base = readers[which].data, bases[which]
+            t0_ns = readers[which].header.t0_mono_ns
         at = offset - base
-        length, _, _, _, _, type_byte, _, rtp_time = record_at(data, at)
+        length, _, _, at_ns, _, type_byte, _, rtp_time = record_at(data, at)
         where = _payload_span(data, at + scan.HEAD.size, length)
         if where is None:
             continue
         if rtp_time != last_rtp_time:
-            last_rtp_time, extended = rtp_time, times(rtp_time)
+            last_rtp_time, extended = rtp_time, times(rtp_time, at_ns - t0_ns)
         yield Packet(key >> _OFFSET_BITS, extended, type_byte >= 0x80, data[where[0] : where[1]])

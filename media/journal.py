@@ -35,6 +35,8 @@ _CRC = struct.Struct(">I")
 _SR = struct.Struct(">QI")  # NTP time (64 bits), RTP time
 MAX_PAYLOAD_BYTES: Final = 0xFFFF
 MAX_TRACKS: Final = 250
+MAX_CLOCK_RATE: Final = 1_000_000
+"""Ten times what any RTP payload format uses."""
 NO_TRACK: Final = 255
 OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 """What a record adds to its payload."""
@@ -192,6 +194,11 @@ def journal_name(participant_id: ParticipantId, leg: int, segment: int) -> str:
     return name
 
 
+def is_journal_name(name: object) -> bool:
+    """Whether this is what a journal is called: a bare name, never a path."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
 def journals_in(directory: Path) -> list[Path]:
     """The journals of a recording, ordered by participant, leg and segment."""
     return sorted(path for path in directory.iterdir() if _FILE_NAME.match(path.name))
@@ -276,7 +283,7 @@ def parse_track(record: Record) -> TrackRecord:
     try:
         if not isinstance(codec, dict):
             raise TypeError("codec")
-        return TrackRecord(
+        described = TrackRecord(
             index=record.track,
             ssrc=int(str(value["ssrc"])),
             name=TrackName(str(value["name"])),
@@ -288,7 +295,10 @@ def parse_track(record: Record) -> TrackRecord:
                 fmtp=str(codec["fmtp"]),
             ),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+        if not 0 < described.codec.clock_rate <= MAX_CLOCK_RATE:
+            raise ValueError("clock_rate")  # times are divided by it
+        return described
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise JournalDamaged("A track description cannot be read.") from problem
 
 
@@ -335,7 +345,7 @@ def parse_seal(record: Record) -> Seal:
 def _object(record: Record) -> dict[str, object]:
     try:
         value = json.loads(record.payload)
-    except ValueError as problem:  # covers UnicodeDecodeError too
+    except (ValueError, RecursionError) as problem:  # not JSON, not UTF-8; nested without end
         raise JournalDamaged("A record's text cannot be read.") from problem
     if not isinstance(value, dict):
         raise JournalDamaged("A record's text is not an object.")
@@ -359,9 +369,25 @@ def parse_header(data: bytes | mmap.mmap) -> tuple[JournalHeader, int]:
     try:
         value = json.loads(data[_PREAMBLE.size : end])
         header = JournalHeader(**{name: value[name] for name in JournalHeader.__slots__})
-    except (ValueError, KeyError, TypeError) as problem:
+        _check_header(header)
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise JournalDamaged("The journal's header cannot be read.") from problem
     return header, end + _CRC.size
+
+
+def _check_header(header: JournalHeader) -> None:
+    """Raises ValueError for values that `encode` does not write: a checksum proves no types."""
+    for name in JournalHeader.__slots__:
+        value, is_number = getattr(header, name), name in _HEADER_NUMBERS
+        if is_number and not (type(value) is int and 0 <= value < 1 << 63):
+            raise ValueError(name)
+        if not is_number:
+            if not isinstance(value, str):
+                raise ValueError(name)
+            value.encode()  # half a surrogate pair is valid in JSON, and nowhere else
+
+
+_HEADER_NUMBERS: Final = frozenset({"leg", "segment", "t0_mono_ns", "t0_wall_ns"})
 
 
 class JournalReader:

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,8 @@ FILE_NAME: Final = "manifest.json"
 FORMAT: Final = "reception-recording"
 VERSION: Final = 1
 _LOCK_NAME: Final = "recording.lock"
+FINISHING_LOCK: Final = "finishing.lock"
+"""Held by whoever makes the files (media/jobs.py), longer than the book takes to close."""
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -476,9 +478,39 @@ def read_manifest(directory: Path) -> Manifest | None:
         )
         rest = {name: value[name] for name in Manifest.__slots__ if name != "journals"}
         rest["unreadable"] = tuple(rest["unreadable"])
-        return Manifest(journals=journals, **rest)
-    except (ValueError, KeyError, TypeError) as problem:
+        book = Manifest(journals=journals, **rest)
+        _check(book)
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise JournalDamaged("The manifest cannot be read.") from problem
+    return book
+
+
+def _check(book: Manifest) -> None:
+    """Raises TypeError or ValueError for what `close_book` does not write: other types, and names
+    of files that are not journals beside the manifest."""
+    for entry in book.journals:
+        _check_types(entry)
+    _check_types(book)
+    for name in (*(entry.path for entry in book.journals), *book.unreadable):
+        if not journal.is_journal_name(name):
+            raise ValueError("path")
+
+
+def _check_types(value: Manifest | JournalEntry) -> None:
+    for field in fields(value):
+        found, wanted = getattr(value, field.name), _WRITTEN[field.type]
+        if type(found) not in wanted:
+            raise TypeError(field.name)
+
+
+_WRITTEN: Final[dict[object, tuple[type, ...]]] = {
+    str: (str,),
+    int: (int,),
+    int | None: (int, type(None)),
+    str | None: (str, type(None)),
+    tuple[str, ...]: (tuple,),
+    tuple[JournalEntry, ...]: (tuple,),
+}
 
 
 # --- the disk ------------------------------------------------------------------------------------
@@ -519,10 +551,14 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def lock_directory(directory: Path) -> int | None:
-    """Take the recording's lock; None if someone else has it. The caller closes the descriptor."""
+def lock_directory(directory: Path, name: str = _LOCK_NAME) -> int | None:
+    """Take the recording's lock; None if someone else has it. The caller closes the descriptor.
+
+    The lock is the descriptor's, so it ends with the last process that inherited it, however that
+    process ends.
+    """
     flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-    fd = os.open(directory / _LOCK_NAME, flags, 0o640)
+    fd = os.open(directory / name, flags, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

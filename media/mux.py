@@ -310,7 +310,7 @@ def read_result(out: Path) -> MuxResult | None:
     """The result of a completed mux, or None."""
     try:
         return MuxResult.from_json(json.loads((out / RESULT_NAME).read_bytes()))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

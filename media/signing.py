@@ -7,7 +7,6 @@ printed by `reception doctor`, and belongs on paper in the archive.
 """
 
 import base64
-import binascii
 import json
 import os
 import secrets
@@ -57,7 +56,7 @@ class Signature:
                 base64.b64decode(value["public_key"], validate=True),
                 base64.b64decode(value["signature"], validate=True),
             )
-        except (ValueError, KeyError, TypeError, binascii.Error) as problem:
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
             raise Malformed("The signature's file cannot be read.") from problem
         if len(made.public_key) != 32 or len(made.value) != 64:
             raise Malformed("The signature's file cannot be read.")

@@ -18,6 +18,8 @@ MIN_DRIFT_SPAN_NS: Final = 60_000_000_000
 WINDOW_NS: Final = 20_000_000_000
 MAX_FIT_POINTS: Final = 120
 NTP_FRACTION_BITS: Final = 32
+MAX_LEAP_S: Final = 60
+"""No line holds a packet back for longer, and no honest clock is this wrong within a leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +103,32 @@ class Unwrapper:
             return value + self._modulus
         half = self._modulus >> 1
         return self.last + ((value - self.last + half) % self._modulus) - half
+
+
+class SteadyClock:
+    """A track's RTP time, extended, and never further than `MAX_LEAP_S` from when it arrived.
+
+    A sender's clock may leap: by a fault, or because somebody wants a file of years. It is set
+    right then, so that the packet stands where it arrived and what follows goes on from there.
+    """
+
+    def __init__(self, clock_rate: int, first: tuple[int, int] | None = None) -> None:
+        """`first`: an extended RTP time and its arrival to go by; else the first call's."""
+        self._rate = clock_rate
+        self._unwrap = Unwrapper(32)
+        self._leapt = 0
+        self._first = first
+        if first is not None:
+            self._unwrap.last = first[0]
+
+    def __call__(self, rtp_time: int, at_ns: int) -> int:
+        """The extended RTP time of a packet that arrived at `at_ns`."""
+        extended = self._unwrap(rtp_time) + self._leapt
+        if self._first is None:
+            self._first = (extended, at_ns)
+        played = (at_ns - self._first[1]) * self._rate // 1_000_000_000
+        expected = self._first[0] + played
+        if abs(extended - expected) > MAX_LEAP_S * self._rate:
+            self._leapt += expected - extended
+            return expected
+        return extended
