@@ -167,10 +167,15 @@ def in_real_time() -> Iterator[None]:
 
 def finish(recording: Path, work: Path) -> MuxResult:
     """Seal and mux by the real steps, in the real child. Raises RuntimeError with its words."""
+    journal_bytes = sum(path.stat().st_size for path in journal.journals_in(recording))
     job = Job(
-        str(recording), str(work), ffmpeg.ffmpeg_path(None), "drill", datetime.now(UTC).isoformat()
+        recording=str(recording),
+        work=str(work),
+        ffmpeg=ffmpeg.ffmpeg_path(None),
+        started_at=datetime.now(UTC).isoformat(),
+        limits=ffmpeg.Limits.fit_for(journal_bytes, talk_s=3600),
     )
-    asked = json.dumps({name: getattr(job, name) for name in Job.__dataclass_fields__})
+    asked = json.dumps(asdict(job))
     done = subprocess.run(
         [sys.executable, "-m", "media.finishing", "seal", "mux"],
         input=asked, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False,

@@ -2,7 +2,8 @@
 
 Graphs come compiled from `media/compose.py`; this module owns the process. Only local files may be
 opened, the child is polite and limited, output appears under its name whole or not at all, and what
-ffmpeg said last is kept for the person who must find out why.
+ffmpeg said last is kept for the person who must find out why. `Limits` says what any child of the
+finishing may take of the machine.
 """
 
 import contextlib
@@ -28,16 +29,61 @@ from core.errors import ReceptionError
 from media import manifest
 
 NICENESS: Final = 10
-MEMORY_BYTES: Final = 8 * 1024**3  # of address space: threads reserve far more than they use
 KEPT_LINES: Final = 40
 _KILL_AFTER_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+_FIRST_TO_GO: Final = "900"  # of 1000: the kernel that runs out of memory ends this, not the server
 GLANCE_PACKETS: Final = 50
 """A decoder may refuse a sender's own bad packets; a second of nothing else is a broken file."""
 Progress = Callable[[int], None]
 """Called with whole per cent, rising, 100 last."""
 Hear = Callable[[av.AudioFrame], None]
 """Called with every decoded sound, in order."""
+
+
+_MIB: Final = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one child process may take; the kernel refuses or ends it beyond that.
+
+    `memory_bytes` is address space, of which threads reserve far more than they use; `data_bytes`
+    is what a process can truly fill. Each process below a child has them for itself.
+    """
+
+    memory_bytes: int
+    data_bytes: int
+    cpu_s: int
+    file_bytes: int
+    step_s: float
+    """By the clock, for one step: at low priority beside live rooms it waits more than it works."""
+
+    @classmethod
+    def fit_for(cls, journal_bytes: int, talk_s: float) -> "Limits":
+        """Several times what a talk of this size took when it was measured on two cores: 1.5 GiB
+        of addresses, 0.4 GiB of data, 0.6 s of computing for a second of talk, and files no larger
+        than the journals. Journals are mapped whole, and every core brings threads."""
+        cores = os.cpu_count() or 1
+        return cls(
+            memory_bytes=(4096 + 256 * cores) * _MIB + 4 * journal_bytes,
+            data_bytes=(1536 + 64 * cores) * _MIB + 2 * journal_bytes,
+            cpu_s=300 + int(3 * talk_s),
+            file_bytes=512 * _MIB + 4 * journal_bytes,
+            step_s=600 + 4 * talk_s,
+        )
+
+    def confine(self) -> None:
+        """Hold this process, and what it starts, to these. For child processes only."""
+        for what, most in (
+            (resource.RLIMIT_AS, self.memory_bytes),
+            (resource.RLIMIT_DATA, self.data_bytes),
+            (resource.RLIMIT_CPU, self.cpu_s),
+            (resource.RLIMIT_FSIZE, self.file_bytes),
+        ):
+            hard = resource.getrlimit(what)[1]
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(what, (least, least))
 
 
 class FfmpegFailed(ReceptionError):
@@ -191,10 +237,14 @@ def _percent(lines: list[str], duration_ms: int) -> int | None:
 
 
 def restrain() -> None:
-    """Make this process polite, bounded, and dead when its parent is. For child processes only."""
+    """Make this process polite, first to go when memory ends, and dead when its parent is.
+
+    For child processes only. What it may take altogether is `Limits.confine`'s to say.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # absolute: a child of a child is no lower
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with contextlib.suppress(OSError):  # not every kernel and container has it
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -4,7 +4,9 @@
 and answers with JSON lines: `{"step": …, "percent": …}` while one works, `{"step": …, "done": …}`
 when it is through, `{"step": …, "error": …, "code": …}` where it stops. A child, because this is
 CPU work that must not disturb a room; at low priority and bounded, because a bad file must not take
-the machine with it. Every step may be run again, at any time, from the start.
+the machine with it. Every step may be run again, at any time, from the start; one that is through
+leaves a note in `work`, so that a crash after it does not cost its labour a second time. The caller
+holds the recording's finishing lock.
 
 After SEAL and MUX the parties' files can be watched: they open, seek and play at both ends. What
 takes long, decoding everything and composing the one picture, comes after.
@@ -25,6 +27,7 @@ import av
 from core.errors import ReceptionError
 from media import ffmpeg as runner
 from media import manifest, mux
+from media.ffmpeg import Limits
 from media.mux import MuxedFile, MuxResult
 from media.signing import Signer
 from media.speech import Listener
@@ -58,15 +61,35 @@ class Job:
     recording: str
     work: str
     ffmpeg: str
-    case_number: str
     started_at: str
+    limits: Limits
+    """What this child, and the ffmpeg below it, may take."""
+    case_number: str = ""
     font: str = ""
     signing_key: str = ""
     """Empty: the book is closed without a signature."""
 
+    @classmethod
+    def decode(cls, text: str) -> "Job":
+        """What `json.dumps(asdict(job))` wrote. Raises ValueError, KeyError or TypeError."""
+        value = json.loads(text)
+        return cls(**{**value, "limits": Limits(**value["limits"])})
+
 
 def perform(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
-    """Do one step; its result is JSON-ready. Raises what the step raises, in words."""
+    """Do one step, or find it done; its result is JSON-ready. Raises what the step raises, in
+    words."""
+    note = _Note.of(step, job)
+    if note is not None and (known := note.read()) is not None:
+        tell(100)
+        return known
+    done = _labour(step, job, tell)
+    if note is not None:
+        note.write(done)
+    return done
+
+
+def _labour(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
     match step:
         case Step.SEAL:
             book = manifest.recover(
@@ -97,9 +120,45 @@ def perform(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
             return _described(Path(job.work) / compose.COMPOSED_NAME, checked)
 
 
-def remux(recording: Path, work: Path) -> MuxResult:
-    """Make the files of a recording anew, whatever was there."""
-    return mux.mux(recording, work)
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """That a long step is through, and with what: good for as long as the files that it was made
+    from, the labels that it was made with, and what it made are the same."""
+
+    path: Path
+    made_from: str
+
+    @classmethod
+    def of(cls, step: Step, job: Job) -> "_Note | None":
+        """None for the steps that find their own results, and before there is anything to note."""
+        if step in (Step.SEAL, Step.MUX):
+            return None
+        work = Path(job.work)
+        if mux.read_result(work) is None:
+            return None
+        files = manifest.digests(work / mux.RESULT_NAME)[0]
+        labels = (job.case_number, job.started_at, job.font) if step is Step.COMPOSE else ()
+        return cls(work / f"{step}.done.json", " ".join((files, *labels)))
+
+    def read(self) -> dict[str, Any] | None:
+        try:
+            value = json.loads(self.path.read_bytes())
+            done: dict[str, Any] = value["done"]
+            is_good = value["made_from"] == self.made_from and self._stands(done)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return done if is_good else None
+
+    def _stands(self, done: dict[str, Any]) -> bool:
+        """Whether what the step made is still what it made."""
+        if "path" not in done:
+            return True
+        path = self.path.with_name(done["path"])
+        return path.is_file() and manifest.digests(path)[0] == done["sha256"]
+
+    def write(self, done: dict[str, Any]) -> None:
+        text = json.dumps({"made_from": self.made_from, "done": done}, ensure_ascii=False)
+        manifest.write_durably(self.path, text.encode())
 
 
 def _silent(_percent: int) -> None:
@@ -181,7 +240,8 @@ def main(argv: Sequence[str]) -> int:
     if not argv or any(name not in list(Step) for name in argv):
         sys.stderr.write(f"usage: python -m media.finishing {'|'.join(Step)} … < job.json\n")
         return 2
-    job = Job(**json.loads(sys.stdin.read()))
+    job = Job.decode(sys.stdin.read())
+    job.limits.confine()
     return 0 if all(_try(Step(name), job) for name in argv) else 1
 
 

@@ -1,9 +1,10 @@
 """Finishing a recording, step by step, as durable work calls it: rows here, labour in children.
 
-`run_steps` marks the recording, runs steps of `media/finishing.py` in one child process, follows
-its progress and writes down each result. Steps may be repeated after any crash; one that fails
-leaves the recording `failed`, with words, and can be retried. Journals are never touched after
-they are sealed. With model.py the only module of the media plane that knows the database.
+`run_steps` marks the recording, runs steps of `media/finishing.py` in a child process, follows its
+progress and writes down each result. Steps may be repeated after any crash. One that fails is tried
+again if the cause may pass; then it is put into quarantine: the recording is `failed`, with words,
+what was made stays to be watched, and a person can retry. Journals are never touched after they are
+sealed. With model.py the only module of the media plane that knows the database.
 """
 
 import asyncio
@@ -14,8 +15,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -29,7 +31,8 @@ from core.db import Database
 from core.errors import NotFound
 from core.ids import RecordingId, new_id
 from core.settings import Settings
-from media.ffmpeg import ffmpeg_path
+from media import journal, manifest
+from media.ffmpeg import Limits, ffmpeg_path
 from media.finishing import Job, Step
 from media.model import FileKind, Recording, RecordingFile, RecordingState
 from media.mux import MuxedFile, MuxResult
@@ -41,7 +44,13 @@ PLAYABLE: Final[tuple[str, ...]] = (Step.SEAL.value, Step.MUX.value)
 """After these the parties' files are there to be watched: seconds after the call."""
 COMPLETE: Final[tuple[str, ...]] = (Step.VERIFY.value, Step.POSTER.value, Step.COMPOSE.value)
 """And after these the recording is ready: minutes of computing for an hour of talk."""
-STEP_TIMEOUT_S: Final = 3000.0
+RETRY_AFTER_S: Final = (2.0, 10.0)
+"""So a step is tried three times: long enough for a machine short of memory to find some."""
+LONGEST_TALK_S: Final = 86_400.0
+_MAY_PASS: Final = frozenset({"step_crashed", "step_timeout", "machine_refused", "ffmpeg_failed"})
+_NOT_NEEDED_BY_OTHERS: Final = frozenset({Step.POSTER})
+_OVER: Final = frozenset({RecordingState.READY, RecordingState.EXPIRED})
+_LOOK_AGAIN_S: Final = 0.2
 PROGRESS_EVERY_S: Final = 1.0
 _KILL_AFTER_S: Final = 5.0
 _LONGEST_LINE_BYTES: Final = 4 * 1024 * 1024  # a mux result with thousands of gaps
@@ -86,90 +95,206 @@ async def run_step(
 
 
 async def run_steps(
-    house: Workshop, recording_id: RecordingId, steps: Sequence[str], *, case_number: str = ""
+    house: Workshop,
+    recording_id: RecordingId,
+    steps: Sequence[str],
+    *,
+    case_number: str = "",
+    limits: Limits | None = None,
+    retry_after_s: Sequence[float] = RETRY_AFTER_S,
 ) -> bool:
-    """Run some of `STEPS` in their order, in one child.
+    """Run some of `STEPS` in their order, in one child after another until all are through.
 
-    False if one failed: the recording then says why and may be retried. `case_number` is what the
-    composed picture is labelled with; empty leaves the label out.
+    False if one failed for good: the recording then says why and may be retried. `case_number` is
+    what the composed picture is labelled with; empty leaves the label out. `limits` are what a
+    child may take, by default what fits the recording; what may pass (a killed child, a machine
+    that refused) is tried again after each of `retry_after_s`.
 
-    Repeatable; a recording that is ready or expired is left alone. Raises `NotFound` if there is
-    no such recording, and whatever the database raises: then nothing is known and the caller
-    should call again.
+    Repeatable, by several processes at once: one works, the others wait for its lock and find it
+    done. A recording that is ready or expired is left alone. Raises `NotFound` if there is no such
+    recording, and whatever the database raises: then nothing is known and the caller should call
+    again.
     """
     wanted = [Step(step) for step in steps]
-    job = await _begin(house, recording_id, wanted[0], case_number)
-    if job is None:
-        return True
-    running = _Running(house, recording_id, job, wanted)
-    try:
-        await _in_child(running)
+    directory = house.settings.recordings_dir.resolve() / recording_id
+    async with _alone(directory) as lock_fd:
+        job = await _begin(house, recording_id, wanted[0], directory, limits=limits)
+        if job is None:
+            await _clear(directory / "work")
+            return True
+        job = replace(job, case_number=case_number)
+        running = _Running(house, recording_id, job, lock_fd, list(wanted))
+        failure = await running.through(retry_after_s)
+        if failure is not None:
+            await _fail(house, recording_id, *failure)
+            return False
         if Step.COMPOSE in wanted:
             # Everything in it stands among the blobs now, and can be made again from the journals.
-            await asyncio.to_thread(shutil.rmtree, job.work, ignore_errors=True)
-    except (StepFailed, OSError) as problem:
-        await _fail(house, recording_id, running.step, problem)
-        return False
+            await _clear(Path(job.work))
     return True
+
+
+@asynccontextmanager
+async def _alone(directory: Path) -> AsyncIterator[int | None]:
+    """Hold the recording's finishing lock; it is given to the children too, so that nobody begins
+    while one of a dead process still writes. None where there is no such directory: the first
+    step will say so.
+
+    Waits for as long as another process is at work, which its own time limits bound.
+    """
+    if not directory.is_dir():
+        yield None
+        return
+    while True:
+        fd = manifest.lock_directory(directory, manifest.FINISHING_LOCK)
+        if fd is not None:
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)  # another process holds it: nobody could wake us
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def _clear(work: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
 
 @dataclass(slots=True)
 class _Running:
-    """A child at work: which step it is in, and what is still to come."""
+    """Steps under way: what is still to come, the one in front being worked on."""
 
     house: Workshop
     recording_id: RecordingId
     job: Job
-    wanted: list[Step]
-    at: int = 0
+    lock_fd: int | None
+    remaining: list[Step]
+    attempt: int = 1
+    """How often the step in front has been begun."""
+    quarantined: tuple[Step, StepFailed] | None = None
+    """The first step that was given up."""
 
     @property
     def step(self) -> Step:
-        return self.wanted[self.at]
+        return self.remaining[0]
+
+    async def through(self, retry_after_s: Sequence[float]) -> "tuple[Step, StepFailed] | None":
+        """Work everything off. The first step that had to be given up, and why, or None."""
+        while self.remaining:
+            try:
+                await _in_child(self)
+            except (StepFailed, OSError) as problem:
+                failure = _in_words(problem)
+                if failure.code in _MAY_PASS and self.attempt <= len(retry_after_s):
+                    self._tell("recording_step_again", failure)
+                    await asyncio.sleep(retry_after_s[self.attempt - 1])
+                    self.attempt += 1
+                    continue
+                self._tell("recording_step_quarantined", failure)
+                self.quarantined = self.quarantined or (self.step, failure)
+                if self.step not in _NOT_NEEDED_BY_OTHERS:
+                    break
+                await self._next()
+        return self.quarantined
 
     async def done(self, result: dict[str, Any]) -> None:
-        """The step under way is through: keep what it made, mark the next one."""
-        await _keep(self.house, self.recording_id, self.step, self.job, result)
+        """The step in front is through: keep what it made, mark the next one."""
+        is_whole = self.quarantined is None
+        await _keep(self.house, self.recording_id, self.step, self.job, result, is_whole=is_whole)
         log.info("recording_step_done", recording_id=self.recording_id, step=self.step.value)
-        if self.at + 1 < len(self.wanted):
-            self.at += 1
-            await _begin(self.house, self.recording_id, self.step, self.job.case_number)
+        await self._next()
+
+    async def _next(self) -> None:
+        self.remaining.pop(0)
+        self.attempt = 1
+        if self.remaining:
+            await _mark(self.house, self.recording_id, self.step)
+
+    def _tell(self, event: str, failure: StepFailed) -> None:
+        log.error(
+            event,
+            recording_id=self.recording_id,
+            step=self.step.value,
+            attempt=self.attempt,
+            code=failure.code,
+            words=failure.words,
+            details=failure.details,
+        )
+
+
+def _in_words(problem: StepFailed | OSError) -> StepFailed:
+    if isinstance(problem, StepFailed):
+        return problem
+    return StepFailed("machine_refused", f"The machine refused: {problem.strerror or problem}")
 
 
 # --- rows ----------------------------------------------------------------------------------------
 
 
 async def _begin(
-    house: Workshop, recording_id: RecordingId, step: Step, case_number: str
+    house: Workshop,
+    recording_id: RecordingId,
+    step: Step,
+    directory: Path,
+    *,
+    limits: Limits | None,
 ) -> Job | None:
     """Mark the step as under way. None if there is nothing to do any more."""
+    journal_bytes = await asyncio.to_thread(_journal_bytes, directory)
 
     async def work(tx: AsyncSession) -> Job | None:
         recording = await _recording(tx, recording_id)
-        if recording.state in (RecordingState.READY, RecordingState.EXPIRED):
+        if recording.state in _OVER:
             return None
-        recording.state = RecordingState.MUXING
-        recording.stage = step.value
-        recording.progress_percent = _SHARES[step][0]
-        recording.error_code = recording.error = None
         recording.captured_at = recording.captured_at or house.clock.now()
-        directory = house.settings.recordings_dir.resolve() / recording_id
+        talk_s = (recording.captured_at - recording.started_at).total_seconds()
+        _under_way(recording, step)
         return Job(
             recording=str(directory),
             work=str(directory / "work"),
             ffmpeg=ffmpeg_path(house.settings.ffmpeg),
-            case_number=case_number,
             started_at=recording.started_at.isoformat(),
             signing_key=str(house.settings.signing_key_file.resolve()),
+            limits=limits or Limits.fit_for(journal_bytes, min(max(talk_s, 0), LONGEST_TALK_S)),
         )
 
     return await house.database.run(work)
 
 
+async def _mark(house: Workshop, recording_id: RecordingId, step: Step) -> None:
+    async def work(tx: AsyncSession) -> None:
+        recording = await _recording(tx, recording_id)
+        if recording.state not in _OVER:
+            _under_way(recording, step)
+
+    await house.database.run(work)
+
+
+def _under_way(recording: Recording, step: Step) -> None:
+    recording.state = RecordingState.MUXING
+    recording.stage = step.value
+    # What was reached before a crash or a retry stays: files that are there are there.
+    recording.progress_percent = max(recording.progress_percent, _SHARES[step][0])
+    recording.error_code = recording.error = None
+
+
+def _journal_bytes(directory: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in journal.journals_in(directory))
+    return 0
+
+
 async def _keep(
-    house: Workshop, recording_id: RecordingId, step: Step, job: Job, done: dict[str, Any]
+    house: Workshop,
+    recording_id: RecordingId,
+    step: Step,
+    job: Job,
+    done: dict[str, Any],
+    *,
+    is_whole: bool,
 ) -> None:
-    """Put what a step made where people find it, then its rows."""
+    """Put what a step made where people find it, then its rows. `is_whole`: no step before it is
+    missing, so the last one makes the recording ready."""
     files: list[RecordingFile] = []
     result: MuxResult | None = None
     match step:
@@ -199,12 +324,16 @@ async def _keep(
 
     async def work(tx: AsyncSession) -> None:
         recording = await _recording(tx, recording_id)
-        recording.progress_percent = _SHARES[step][1]
+        if recording.state in _OVER:
+            return
+        is_ready = step is Step.COMPOSE and is_whole
+        reached = 100 if is_ready else min(_SHARES[step][1], 99)
+        recording.progress_percent = max(recording.progress_percent, reached)
         if result is not None:
             recording.duration_ms = result.duration_ms
             recording.timeline = timeline_of(result)
         await _upsert(tx, recording_id, files)
-        if step is Step.COMPOSE:
+        if is_ready:
             recording.state = RecordingState.READY
             recording.stage = None
             recording.ready_at = house.clock.now()
@@ -213,26 +342,15 @@ async def _keep(
 
 
 async def _fail(
-    house: Workshop, recording_id: RecordingId, step: Step, problem: StepFailed | OSError
+    house: Workshop, recording_id: RecordingId, step: Step, failure: StepFailed
 ) -> None:
-    code, words = (
-        (problem.code, problem.words)
-        if isinstance(problem, StepFailed)
-        else ("machine_refused", f"The machine refused: {problem.strerror or problem}")
-    )
-    log.error(
-        "recording_step_failed",
-        recording_id=recording_id,
-        step=step.value,
-        code=code,
-        words=words,
-        details=getattr(problem, "details", None),
-    )
-
     async def work(tx: AsyncSession) -> None:
         recording = await _recording(tx, recording_id)
+        if recording.state in _OVER:
+            return
         recording.state = RecordingState.FAILED
-        recording.error_code, recording.error = code[:40], words
+        recording.stage = step.value
+        recording.error_code, recording.error = failure.code[:40], failure.words
 
     await house.database.run(work)
 
@@ -244,6 +362,8 @@ async def _tell_progress(
 
     async def work(tx: AsyncSession) -> None:
         recording = await _recording(tx, recording_id)
+        if recording.state in _OVER:
+            return
         overall = low + (high - low) * percent // 100
         recording.progress_percent = max(recording.progress_percent, min(overall, 99))
 
@@ -354,21 +474,24 @@ def timeline_of(result: MuxResult) -> dict[str, Any]:
 
 
 async def _in_child(running: _Running) -> None:
-    """Run the steps in a child and follow it. Raises `StepFailed`; the child never outlives us."""
+    """Run what remains in a child and follow it; it never outlives us. Raises `StepFailed`."""
+    last_step = running.remaining[-1]
+    timeout_s = running.job.limits.step_s * len(running.remaining)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "media.finishing", *running.wanted,
+        sys.executable, "-m", "media.finishing", *running.remaining,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_LONGEST_LINE_BYTES,
         start_new_session=True,
+        pass_fds=() if running.lock_fd is None else (running.lock_fd,),
     )  # fmt: skip
     assert process.stdin and process.stdout and process.stderr
     stderr = asyncio.create_task(_last_words(process.stderr), name="read a child's stderr")
     try:
         process.stdin.write(json.dumps(asdict(running.job)).encode())
         process.stdin.close()
-        async with asyncio.timeout(STEP_TIMEOUT_S * len(running.wanted)):
+        async with asyncio.timeout(timeout_s):
             last = await _follow(running, process.stdout)
             code = await process.wait()
             words = await stderr
@@ -379,7 +502,7 @@ async def _in_child(running: _Running) -> None:
         stderr.cancel()
     if "error" in last:
         raise StepFailed(last["code"], last["error"], last.get("details"))
-    if code != 0 or last.get("step") != running.wanted[-1] or "done" not in last:
+    if code != 0 or last.get("step") != last_step or "done" not in last:
         how = f"signal {-code}" if code < 0 else f"exit {code}"
         raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)
 

@@ -277,7 +277,7 @@ async def test_a_failed_step_says_why_and_can_be_retried(house: House, tmp_path:
     )  # fmt: skip
     for step in ("seal", "mux", "verify"):
         assert await jobs.run_step(broken, RECORDING, step)
-    assert not await jobs.run_step(broken, RECORDING, "poster")
+    assert not await jobs.run_steps(broken, RECORDING, ("poster",), retry_after_s=())
     recording, files = await look(house)
     assert (recording.state, recording.stage) == (RecordingState.FAILED, "poster")
     assert recording.error_code == "ffmpeg_failed" and recording.error
