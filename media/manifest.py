@@ -149,6 +149,7 @@ def _write_book(directory: Path, sealed_at: datetime) -> Manifest:
     by = SealedBy.RECORDER
     for path in journal.journals_in(directory):
         try:
+            _settle(path)
             _seal_if_open(path)
             _give_back(path)
             with journal.open_journal(path) as reader:
@@ -449,6 +450,22 @@ def _seal_if_open(path: Path) -> None:
             file.write(journal.encode_seal(seed, last_ns, seal))
         file.flush()
         os.fdatasync(file.fileno())
+
+
+def _settle(path: Path) -> None:
+    """Have on the disk what the book is about to vouch for: whoever wrote it may have died before
+    its sync. After a sync that failed, memory can show what the disk has not got; such a segment is
+    read from the disk again. Raises `JournalDamaged`, `OSError`.
+    """
+    with journal.open_journal(path) as reader:
+        seal = scan.final_seal(reader)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+        if seal is not None and seal.reason is SealReason.ROTATED:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
 
 
 def _give_back(path: Path) -> None:
