@@ -14,9 +14,10 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from app import routes as people_routes
-from app import routes_probe
+from app import routes_probe, storage
 from app.api import Guard, install_errors
 from app.database import upgrade
+from app.keeping import Keeper
 from app.workflows import Workflows
 from cases import routes as case_routes
 from core.blobs import DirectoryBlobs
@@ -87,6 +88,11 @@ async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
             stack.push_async_callback(workflows.stop)
             app.state.retry_recording = workflows.retry_recording
             poke = workflows.poke
+            await stack.enter_async_context(storage.watched(services))
+            keeper = Keeper(services)
+            await keeper.start()
+            stack.push_async_callback(keeper.stop)
+            app.state.keeper = keeper
         if "room" in settings.roles:
             node = await MediaNode.start(
                 host=settings.media_host, port=settings.media_port,

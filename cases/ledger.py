@@ -33,6 +33,13 @@ class EventWord(StrEnum):
     MATERIAL_ADDED = "material_added"
     CLOCK_STARTED = "clock_started"
     RECORDING_RETRIED = "recording_retried"
+    RECORDING_CLASSED = "recording_classed"
+    RECORDING_HELD = "recording_held"
+    RECORDING_HOLD_LIFTED = "recording_hold_lifted"
+    DELETION_PROPOSED = "deletion_proposed"
+    DELETION_CONFIRMED = "deletion_confirmed"
+    DELETION_STOPPED = "deletion_stopped"
+    RECORDING_DELETED = "recording_deleted"
 
 
 async def append(

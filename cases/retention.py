@@ -15,7 +15,7 @@ configured the table here is an estimate and says so. A day late is an inconveni
 cannot be undone: periods run from the end of the year in which the matter was closed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -109,12 +109,12 @@ ESTIMATED: Final[Table] = {
 }
 
 
-def table(years: Mapping[str, int], approval: str) -> Table:
+def table(years: Iterable[tuple[str, int]], approval: str) -> Table:
     """The house's table: `years` by class (0: for ever) as `approval` approved them; the rest
     stays estimated."""
     approved = {
         MatterClass(kind): Rule(MatterClass(kind), length or None, approval, is_estimated=False)
-        for kind, length in years.items()
+        for kind, length in years
     }
     return {**ESTIMATED, **approved}
 

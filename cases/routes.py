@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from cases import replay, routes_cases, routes_live, routes_public
+from cases import replay, routes_cases, routes_keeping, routes_live, routes_public
 
 router = APIRouter()
-for part in (routes_live, routes_cases, routes_public, replay):
+for part in (routes_live, routes_cases, routes_keeping, routes_public, replay):
     router.include_router(part.router)

@@ -236,8 +236,18 @@ async def staff_by_token(tx: AsyncSession, token: str, *, now: datetime) -> Staf
             Account.disabled_at.is_(None),
         )
     )
-    if account is None:
+    return None if account is None else await _staff(tx, account)
+
+
+async def staff_by_id(tx: AsyncSession, account_id: str) -> Staff | None:
+    """Who this account stands for today, or None if it is unknown or disabled."""
+    account = await tx.get(Account, account_id, populate_existing=True)
+    if account is None or account.disabled_at is not None:
         return None
+    return await _staff(tx, account)
+
+
+async def _staff(tx: AsyncSession, account: Account) -> Staff:
     bindings = await tx.execute(
         select(RoleBinding.role, OrgUnit.id, OrgUnit.path)
         .join(OrgUnit, OrgUnit.id == RoleBinding.org_unit_id)

@@ -70,7 +70,7 @@ def test_asked_either_way_round_a_matter_is_due_on_the_same_days(
 
 
 def test_an_approved_period_is_no_estimate_and_the_others_stay_one() -> None:
-    table = retention.table({"no_result": 15, "instruction": 0}, "州档〔2026〕3号")
+    table = retention.table([("no_result", 15), ("instruction", 0)], "州档〔2026〕3号")
     assert (table[MatterClass.NO_RESULT].years, table[MatterClass.NO_RESULT].is_estimated) == (
         15, False,
     )  # fmt: skip

@@ -1,0 +1,484 @@
+"""Keeping and deleting recordings, through the HTTP edge and the database, on both engines."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic import command
+from fastapi import FastAPI
+from pypdf import PdfReader
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.database import alembic_config
+from app.keeping import Keeper, erase_and_certify, table_of
+from app.main import create_app
+from cases import certificate, keeping, ledger
+from cases.keeping_model import Deletion
+from cases.model import CaseEvent
+from core.clock import ManualClock
+from core.db import Database
+from core.identity import Account, RoleBinding, StaffSession
+from core.ids import CaseId, DeletionId
+from core.settings import Settings
+from media import erasure, manifest
+from media.model import Recording, RecordingFile
+from media.signing import Signer
+from tests.integration.test_cases_http import House, make_house
+from tests.support.matters import START, make_recording
+
+CLOSED = datetime(2026, 6, 1, 2, tzinfo=UTC)
+AFTER = datetime(2057, 1, 4, 2, tzinfo=UTC)
+STAFF = (
+    "public", "kiosk", "scheduler", "desk", "official", "transport", "reviewer", "archivist",
+    "other_archivist", "admin",
+)  # fmt: skip
+WHY = {"words": "保管期已满，经鉴定无继续保存价值。"}
+
+
+class Archive:
+    """A house with one recorded talk whose case was closed in 2026."""
+
+    def __init__(self, house: House, case_id: str, recording_id: str) -> None:
+        self.house = house
+        self.case_id = case_id
+        self.recording_id = recording_id
+
+    @property
+    def directory(self) -> Path:
+        return self.house.services.settings.recordings_dir / self.recording_id
+
+    async def act(self, who: str, path: str, body: object = WHY) -> tuple[int, str]:
+        """Status, and the new state or the problem's code."""
+        answer = await self.house.ask(who, "POST", f"/cases/{self.case_id}/{path}", json=body)
+        value = answer.json()
+        return answer.status_code, value.get("code") or value["state"]
+
+    async def view(self, who: str = "archivist") -> dict[str, object]:
+        answer = await self.house.ask(who, "GET", f"/cases/{self.case_id}/keeping")
+        assert answer.status_code == 200, answer.text
+        value: dict[str, object] = answer.json()
+        return value
+
+    async def shelf(self, shelf: str, who: str = "archivist") -> list[str]:
+        answer = await self.house.ask(who, "GET", f"/keeping?shelf={shelf}")
+        return [item["case_id"] for item in answer.json()["items"]]
+
+    async def confirm(self, who: str = "reviewer") -> tuple[int, str]:
+        deletion = (await self.view())["deletion"]
+        assert isinstance(deletion, dict)
+        return await self.act(who, "deletion/confirm", {"deletion_id": deletion["id"]})
+
+    async def sign_both(self) -> str:
+        """Proposed and confirmed; the deletion's id."""
+        assert (await self.act("archivist", "deletion")) == (201, "proposed")
+        assert (await self.confirm()) == (200, "cooling")
+        deletion = (await self.view())["deletion"]
+        assert isinstance(deletion, dict)
+        return str(deletion["id"])
+
+    async def cool(self, hours: int) -> None:
+        """The house stays open for so long, and its keeper looks every ten minutes."""
+        for _ in range(hours * 6):
+            self.house.clock.advance(timedelta(minutes=10))
+            async with self.house.database.transaction() as tx:
+                await keeping.count_cooling(tx, keeping.look(self.house.clock))
+
+    async def be_cool(self) -> None:
+        """As if all of `cool` had been lived through."""
+        async with self.house.database.transaction() as tx:
+            await tx.execute(update(Deletion).values(cooled_ms=72 * 3_600_000))
+
+    async def decide(self, deletion_id: str) -> str | None:
+        return await self.house.database.run(
+            lambda tx: keeping.decide(
+                tx, DeletionId(deletion_id), table_of(self.house.services),
+                now=self.house.clock.now(),
+            )
+        )  # fmt: skip
+
+    async def ripe(self) -> list[str]:
+        async with self.house.database.reading() as tx:
+            return [deletion_id for deletion_id, _ in await keeping.ripe(tx)]
+
+    async def events(self, kind: str) -> list[CaseEvent]:
+        async with self.house.database.reading() as tx:
+            lines = await ledger.lines(tx, CaseId(self.case_id))
+        assert ledger.first_break(lines) is None
+        return [line for line in lines if line.kind == kind]
+
+
+async def make_archive(database: Database, var_dir: Path) -> Archive:
+    house = await make_house(database, var_dir)
+    recording_id, _ = await make_recording(database, house.talk)
+    case_id = await house.open_case()
+    async with database.transaction() as tx:
+        await ledger.append(
+            tx, CaseId(case_id), now=CLOSED, kind="closed", actor="system", words="办结"
+        )
+        await tx.execute(update(StaffSession).values(expires_at=AFTER + timedelta(days=900)))
+    archive = Archive(house, case_id, recording_id)
+    archive.directory.mkdir(parents=True)
+    manifest.close_book(
+        archive.directory, sealed_at=START,
+        signer=Signer.at(house.services.settings.signing_key_file),
+    )  # fmt: skip
+    (archive.directory / "p.l0001.s0000.rrj").write_bytes(b"packets")
+    source = var_dir / "party"
+    source.write_bytes(b"moving")
+    house.services.blobs.put_file(f"recordings/{recording_id}/party-p.webm", source)
+    house.clock.advance(AFTER - house.clock.now())
+    return archive
+
+
+@pytest.fixture
+async def archive(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Archive]:
+    made = await make_archive(sqlite_database, tmp_path)
+    yield made
+    await made.house.client.aclose()
+
+
+@pytest.fixture
+async def both(database: Database, tmp_path: Path) -> AsyncIterator[Archive]:
+    """As `archive`, on each engine in turn."""
+    made = await make_archive(database, tmp_path)
+    yield made
+    await made.house.client.aclose()
+
+
+async def test_two_people_and_seventy_two_hours_delete_a_recording_and_leave_a_certificate(
+    both: Archive,
+) -> None:
+    house, case = both.house, f"/cases/{both.case_id}"
+    book = (both.directory / "manifest.json").read_bytes()
+    assert await both.shelf("due") == [both.case_id]
+    deletion_id = await both.sign_both()
+    assert (await both.shelf("due"), await both.shelf("asked")) == ([], [both.case_id])
+    await both.cool(71)
+    assert await both.ripe() == []
+    assert await both.decide(deletion_id) is None
+    await both.cool(1)
+    assert await both.ripe() == [deletion_id]
+    assert await both.decide(deletion_id) == both.recording_id
+    assert (await both.view())["state"] == "deleting"
+    assert (await both.act("reviewer", "deletion/cancel")) == (409, "deletion_decided")
+    assert (await both.act("reviewer", "legal-holds")) == (409, "deletion_decided")
+    made = await erase_and_certify(house.services, DeletionId(deletion_id), both.recording_id)
+    assert await both.shelf("deleted") == [both.case_id]
+
+    # What went, and what stays.
+    assert sorted(path.name for path in both.directory.iterdir()) == [
+        "certificate.json", "certificate.sig", "erased.json", "manifest.json", "manifest.sig",
+    ]  # fmt: skip
+    assert (both.directory / "manifest.json").read_bytes() == book
+    assert house.services.blobs.keys_below(f"recordings/{both.recording_id}") == ()
+    async with house.database.reading() as tx:
+        recording = await tx.get(Recording, both.recording_id)
+        assert recording is not None and recording.state == "expired"
+        assert list(await tx.scalars(select(RecordingFile))) == []
+
+    # The case stays and says so; the certificate tells all of it and holds.
+    page = (await house.ask("official", "GET", case)).json()
+    assert (page["recording"]["state"], page["recording"]["files"]) == ("expired", [])
+    told = (await house.ask("official", "GET", f"{case}/deletion/certificate")).json()
+    assert (told["files"], told["bytes"], told["sha256"]) == (2, 13, made.sha256)
+    body = (await house.ask("desk", "GET", f"{case}/deletion/certificate.json")).content
+    assert body == (both.directory / "certificate.json").read_bytes()
+    assert certificate.holds(body, (both.directory / "certificate.sig").read_bytes())
+    assert not certificate.holds(body + b" ", (both.directory / "certificate.sig").read_bytes())
+    value = json.loads(body)
+    assert (value["proposed"]["name"], value["confirmed"]["name"]) == (
+        "archivist on duty", "reviewer on duty",
+    )  # fmt: skip
+    assert value["proposed"]["words"] == WHY["words"]
+    assert value["cooling"]["counted_s"] >= 72 * 3600
+    assert value["keep_until"] == "2056-12-31"
+    assert [file["path"] for file in value["files"]] == [
+        "p.l0001.s0000.rrj", f"blobs/recordings/{both.recording_id}/party-p.webm",
+    ]  # fmt: skip
+    assert "扎西" not in body.decode(), "a certificate names no petitioner"
+    lines = await house.audit_lines("recording_deleted")
+    assert [line.details["certificate_sha256"] for line in lines] == [made.sha256]
+    assert [line.is_public for line in await both.events("recording_deleted")] == [True]
+
+    # Completing again changes nothing; nothing can be asked for any more.
+    again = await erase_and_certify(house.services, DeletionId(deletion_id), both.recording_id)
+    assert again.body == made.body
+    assert len(await house.audit_lines("recording_deleted")) == 1
+    assert (await both.act("archivist", "deletion")) == (409, "deletion_decided")
+
+
+async def test_the_certificate_is_a_paper_that_names_digests_and_basis(archive: Archive) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    assert await archive.decide(deletion_id)
+    made = await erase_and_certify(
+        archive.house.services, DeletionId(deletion_id), archive.recording_id
+    )
+    answer = await archive.house.ask(
+        "transport", "GET", f"/cases/{archive.case_id}/deletion/certificate.pdf"
+    )
+    assert answer.status_code == 403, "this department has no part in the matter"
+    answer = await archive.house.ask(
+        "desk", "GET", f"/cases/{archive.case_id}/deletion/certificate.pdf"
+    )
+    path = archive.directory.parent / "c.pdf"
+    path.write_bytes(answer.content)
+    words = "".join(page.extract_text() for page in PdfReader(path).pages)
+    packed = "".join(words.split()).replace("\u200b", "")
+    assert "录音录像销毁证明" in packed
+    assert "第二十四条" in packed
+    assert made.sha256 in packed
+    assert "archivistonduty" in packed
+
+
+async def test_before_its_day_nothing_can_be_proposed(archive: Archive) -> None:
+    archive.house.clock.advance(timedelta(days=-10))
+    assert await archive.shelf("due") == []
+    assert (await archive.view())["may"] == ["hold", "class"]
+    assert (await archive.act("archivist", "deletion")) == (409, "not_due")
+
+
+async def test_an_open_case_is_never_due(archive: Archive) -> None:
+    async with archive.house.database.transaction() as tx:
+        await tx.execute(update(CaseEvent).where(CaseEvent.kind == "closed").values(kind="replied"))
+    assert await archive.shelf("due") == []
+    assert (await archive.act("archivist", "deletion")) == (409, "not_due")
+
+
+async def test_the_class_moves_the_day_and_the_newest_one_counts(both: Archive) -> None:
+    path = f"/cases/{both.case_id}/keeping/class"
+    for kind, until, due in (
+        ("instruction", None, []),
+        ("no_result", "2036-12-31", [both.case_id]),
+        ("instruction", None, []),
+        ("result", "2056-12-31", [both.case_id]),
+    ):
+        body = {"matter_class": kind, "words": "核对卷宗"}
+        answer = await both.house.ask("archivist", "PUT", path, json=body)
+        assert (answer.json()["keep_until"], await both.shelf("due")) == (until, due)
+    assert len(await both.events("recording_classed")) == 4
+
+
+async def test_nobody_gives_both_signatures_whatever_roles_they_hold(both: Archive) -> None:
+    prefecture = both.house.prefecture
+    async with both.house.database.transaction() as tx:
+        tx.add(
+            RoleBinding(
+                account_id=prefecture.staff["archivist"], role="reviewer",
+                org_unit_id=prefecture.units["513300"],
+            )
+        )  # fmt: skip
+    assert (await both.act("archivist", "deletion")) == (201, "proposed")
+    assert "confirm" not in (await both.view("archivist"))["may"]  # type: ignore[operator]
+    assert (await both.confirm("archivist")) == (403, "same_person")
+    async with both.house.database.reading() as tx:
+        row = (await tx.scalars(select(Deletion))).one()
+    with pytest.raises(IntegrityError, match="two_people"):
+        async with both.house.database.transaction() as tx:
+            await tx.execute(
+                update(Deletion).values(confirmed_by=row.proposed_by, confirmed_at=AFTER)
+            )
+
+
+async def test_one_of_two_simultaneous_proposals_gets_through(both: Archive) -> None:
+    answers = await asyncio.gather(
+        *(both.house.ask("archivist", "POST", f"/cases/{both.case_id}/deletion", json=WHY)
+          for _ in range(4))
+    )  # fmt: skip
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+
+
+async def test_a_hold_stops_a_cooling_deletion_for_good(both: Archive) -> None:
+    deletion_id = await both.sign_both()
+    await both.be_cool()
+    assert (await both.act("scheduler", "legal-holds", {"words": "另案需要"})) == (201, "hold")
+    assert await both.decide(deletion_id) is None
+    assert await both.ripe() == []
+    assert (await both.act("archivist", "deletion")) == (409, "under_hold")
+    holds = (await both.view())["holds"]
+    assert isinstance(holds, list)
+    lift = f"legal-holds/{holds[0]['id']}/lift"
+    assert (await both.act("reviewer", lift)) == (200, "due")
+    assert (await both.act("reviewer", lift)) == (409, "no_such_hold")
+    assert await both.decide(deletion_id) is None, "lifting a hold revives nothing"
+    view = await both.view()
+    assert isinstance(view["past"], list)
+    assert view["past"][0]["ended_words"] == "暂缓销毁"
+    # Whoever asks by number and code reads that it stays, not why.
+    (line,) = await both.events("deletion_stopped")
+    assert (line.is_public, "另案" in line.words) == (True, False)
+    assert all("另案" not in event.words for event in await both.events("recording_held"))
+
+
+async def test_a_confirmation_of_something_else_than_was_read_is_refused(archive: Archive) -> None:
+    assert (await archive.act("archivist", "deletion")) == (201, "proposed")
+    deletion = (await archive.view())["deletion"]
+    assert isinstance(deletion, dict)
+    assert (await archive.act("archivist", "deletion/cancel")) == (200, "due")
+    assert (await archive.act("archivist", "deletion", {"words": "另一个理由"})) == (
+        201,
+        "proposed",
+    )
+    body = {"deletion_id": deletion["id"]}
+    answer = await archive.act("reviewer", "deletion/confirm", body)
+    assert answer == (409, "no_deletion_proposed")
+
+
+async def test_a_signatory_who_has_lost_the_role_stops_the_deletion(archive: Archive) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    async with archive.house.database.transaction() as tx:
+        await tx.execute(
+            update(Account).where(Account.username == "reviewer").values(disabled_at=AFTER)
+        )
+    assert await archive.decide(deletion_id) is None
+    assert (await archive.view())["state"] == "due"
+
+
+async def test_files_being_made_put_the_decision_off(archive: Archive) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    async with archive.house.database.transaction() as tx:
+        await tx.execute(update(Recording).values(state="muxing"))
+    assert await archive.decide(deletion_id) is None
+    async with archive.house.database.transaction() as tx:
+        await tx.execute(update(Recording).values(state="ready"))
+        assert [attempts for _, attempts in await keeping.ripe(tx)] == [1]
+    assert await archive.decide(deletion_id) == archive.recording_id
+
+
+async def test_a_wall_clock_set_forward_by_a_week_shortens_nothing(archive: Archive) -> None:
+    await archive.sign_both()
+    clock = archive.house.clock
+    monotonic = clock.monotonic_ns()
+    clock.advance(timedelta(days=7))
+    seen = keeping.look(ManualClock(clock.now(), monotonic + 60 * 10**9))
+    await archive.house.database.run(lambda tx: keeping.count_cooling(tx, seen))
+    deletion = (await archive.view())["deletion"]
+    assert isinstance(deletion, dict)
+    assert deletion["cooled_s"] == 60
+    assert await archive.ripe() == []
+
+
+async def test_nothing_is_erased_that_was_not_decided(archive: Archive) -> None:
+    deletion_id = await archive.sign_both()
+    with pytest.raises(keeping.NothingProposed):
+        await erase_and_certify(
+            archive.house.services, DeletionId(deletion_id), archive.recording_id
+        )
+    assert (archive.directory / "p.l0001.s0000.rrj").is_file()
+
+
+PERMITTED = {
+    ("GET", "keeping"): {"archivist", "reviewer", "scheduler"},
+    ("PUT", "keeping/class"): {"archivist"},
+    ("POST", "legal-holds"): {"archivist", "reviewer", "scheduler"},
+    ("POST", "legal-holds/none/lift"): {"archivist", "reviewer"},
+    ("POST", "deletion"): {"archivist"},
+    ("POST", "deletion/confirm"): {"reviewer"},
+    ("POST", "deletion/cancel"): {"archivist", "reviewer", "scheduler"},
+    ("GET", "deletion/certificate"): {"archivist", "reviewer", "scheduler", "desk", "official"},
+    ("GET", "deletion/certificate.json"): {
+        "archivist", "reviewer", "scheduler", "desk", "official",
+    },
+    ("GET", "deletion/certificate.pdf"): {
+        "archivist", "reviewer", "scheduler", "desk", "official",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), list(PERMITTED))
+async def test_who_may_do_what(archive: Archive, method: str, path: str) -> None:
+    """Every role, and an archivist of another county: refused before anything else is asked."""
+    bodies = {
+        "keeping/class": {"matter_class": "result", "words": "x"},
+        "deletion/confirm": {"deletion_id": "none"},
+    }
+    options: dict[str, object] = {} if method == "GET" else {"json": bodies.get(path, WHY)}
+    permitted = set()
+    for who in STAFF:
+        answer = await archive.house.ask(who, method, f"/cases/{archive.case_id}/{path}", **options)
+        if answer.status_code not in (401, 403):
+            permitted.add(who)
+    assert permitted == PERMITTED[method, path]
+
+
+async def test_the_list_shows_only_what_one_may_reach(archive: Archive) -> None:
+    assert await archive.shelf("all") == [archive.case_id]
+    assert await archive.shelf("all", "other_archivist") == []
+    for who in ("admin", "desk", "official", "kiosk"):
+        answer = await archive.house.ask(who, "GET", "/keeping")
+        assert answer.status_code == 403
+
+
+# The durable job.
+
+
+async def until_deleted(app: FastAPI, archive: Archive) -> None:
+    """Let the keeper look until the certificate is there."""
+    keeper: Keeper = app.state.keeper
+    async with asyncio.timeout(60):
+        while (await archive.view())["state"] != "deleted":
+            await keeper.look()
+            await asyncio.sleep(0.1)
+
+
+async def test_the_job_is_started_by_the_keeper_and_survives_a_refusing_disk(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt fails at the disk; the next one, a minute later, begins where it stood."""
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    refused: list[Path] = []
+    erase = erasure.erase
+
+    def refuse_once(directory: Path, *rest: object, **named: object) -> erasure.Erasure:
+        if not refused:
+            refused.append(directory)
+            raise OSError(5, "Input/output error")
+        return erase(directory, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(erasure, "erase", refuse_once)
+    house = archive.house
+    settings = Settings(
+        var_dir=house.services.settings.var_dir, database_url=house.database.url, roles=("web",),
+        port=0,
+    )  # fmt: skip
+    await asyncio.to_thread(command.stamp, alembic_config(house.database.url), "head")
+    app = create_app(settings, clock=house.clock)
+    async with app.router.lifespan_context(app):
+        keeper: Keeper = app.state.keeper
+        async with asyncio.timeout(60):
+            while not ((await archive.view())["deletion"] or {}).get("trouble"):  # type: ignore[attr-defined]
+                await keeper.look()
+                await asyncio.sleep(0.1)
+        assert (await archive.view())["state"] == "deleting"
+        await until_deleted(app, archive)
+    assert len(refused) == 1
+    assert (await archive.ripe()) == []
+    assert [
+        line.details["deletion_id"] for line in await house.audit_lines("recording_deleted")
+    ] == [deletion_id]
+
+
+async def test_a_process_that_died_after_the_decision_is_followed_by_one_that_finishes(
+    archive: Archive,
+) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    assert await archive.decide(deletion_id) == archive.recording_id
+    house = archive.house
+    settings = Settings(
+        var_dir=house.services.settings.var_dir, database_url=house.database.url, roles=("web",),
+        port=0,
+    )  # fmt: skip
+    await asyncio.to_thread(command.stamp, alembic_config(house.database.url), "head")
+    app = create_app(settings, clock=house.clock)
+    async with app.router.lifespan_context(app):
+        await until_deleted(app, archive)
+    assert erasure.is_erased(archive.directory)
+    assert (archive.directory / "certificate.json").is_file()
