@@ -29,11 +29,13 @@ from scheduling.numbering import QR_PREFIX, read_number, read_qr
 from scheduling.queue import ENDED, InQueue, before_me, estimate_minutes, next_step
 from scheduling.schemas import (
     AppointmentState,
+    DeskAlarms,
     DeviceCheck,
     DeviceGrantView,
     DeviceKind,
     PartyAway,
     RecordingAlarm,
+    TalkView,
     WaitingView,
 )
 
@@ -42,7 +44,7 @@ DEVICE, DISPLAY = "device", "display"
 """Seats in a room; the words are those of signaling.protocol.ParticipantRole."""
 DEVICE_GRANT_TTL = timedelta(hours=12)
 """A reception day, set-up included: nobody stands beside a hall camera to enter again."""
-_ADMITTED = (AppointmentState.CHECKED_IN, AppointmentState.CALLED)
+ADMITTED = (AppointmentState.CHECKED_IN, AppointmentState.CALLED)
 
 
 class NoSuchAppointment(NotFound):
@@ -124,7 +126,7 @@ async def check_in(
             day=appointment.reception_day.day.isoformat(),
             starts=f"{appointment.slot.starts_at.astimezone(LOCAL_ZONE):%H:%M}",
         )  # fmt: skip
-    if appointment.state not in (AppointmentState.CONFIRMED, *_ADMITTED, AppointmentState.HELD):
+    if appointment.state not in (AppointmentState.CONFIRMED, *ADMITTED, AppointmentState.HELD):
         raise AppointmentOver(
             "This appointment is no longer open. Please ask the desk.", state=appointment.state
         )
@@ -143,7 +145,7 @@ async def check_in(
 
 def record_device_check(appointment: Appointment, check: DeviceCheck, *, now: datetime) -> None:
     """Keep the three answers; a later check replaces an earlier one. Raises `NotCheckedIn`."""
-    if appointment.state not in _ADMITTED:
+    if appointment.state not in ADMITTED:
         raise NotCheckedIn("Please check in first.")
     appointment.device_check = check.model_dump()
     appointment.device_checked_at = now
@@ -158,7 +160,7 @@ async def waiting(
     official_present = await is_official_present(store, RoomId(appointment.id))
     people_before = 0 if me.state in ENDED else len(before_me(me, room))
     estimate = estimate_minutes(me, room, official_present=official_present, now=now)
-    ready = me.state in _ADMITTED and appointment.notice_shown_at is not None
+    ready = me.state in ADMITTED and appointment.notice_shown_at is not None
     room_open = ready and (official_present or me.state is AppointmentState.CALLED)
     return WaitingView(
         number=appointment.number, state=me.state, people_before=people_before,
@@ -187,7 +189,7 @@ async def enter(
     seat = _seat(appointment, principal)
     if appointment.state in ENDED:
         raise AppointmentOver("This talk is over or will not take place.", state=appointment.state)
-    if appointment.state not in _ADMITTED:
+    if appointment.state not in ADMITTED:
         raise NotCheckedIn("The party has not checked in yet.")
     if seat.role == PETITIONER and appointment.notice_shown_at is None:
         raise NoticeMissing("Please show the notice about the recording first.")
@@ -264,32 +266,40 @@ async def is_official_present(store: Store, room_id: RoomId) -> bool:
     return bool(await store.sismember(f"room:{room_id}:roles", OFFICIAL))
 
 
-async def parties_away(store: Store, found: Sequence[Appointment]) -> tuple[PartyAway, ...]:
-    """Of these appointments, whose kiosk signaling has missed for a minute or more."""
-    admitted = [one.id for one in found if one.state in _ADMITTED]
-    if not admitted:
-        return ()
-    since = await store.mget([f"room:{each}:away" for each in admitted])
-    return tuple(
-        PartyAway(appointment_id=each, since=datetime.fromisoformat(str(at)))
-        for each, at in zip(admitted, since, strict=True)
-        if at is not None
+async def desk_alarms(store: Store, admitted: Sequence[Appointment]) -> DeskAlarms:
+    """What signaling says of these appointments, whose parties have come: whose kiosk it has missed
+    for a minute or more, and whose recording is in trouble.
+    """
+    away = await _said(store, admitted, "away")
+    recording = await _said(store, admitted, "recording")
+    return DeskAlarms(
+        away=tuple(
+            PartyAway(talk=_talk(one), since=datetime.fromisoformat(since)) for one, since in away
+        ),
+        recording=tuple(
+            RecordingAlarm.model_validate({"talk": _talk(one), **json.loads(words)})
+            for one, words in recording
+        ),
+        is_anyone_talking=any(one.state == AppointmentState.CALLED for one in admitted),
     )
 
 
-async def recording_alarms(
-    store: Store, found: Sequence[Appointment]
-) -> tuple[RecordingAlarm, ...]:
-    """Of these appointments, whose recording signaling says is in trouble."""
-    admitted = [one.id for one in found if one.state in _ADMITTED]
+async def _said(
+    store: Store, admitted: Sequence[Appointment], what: str
+) -> list[tuple[Appointment, str]]:
     if not admitted:
-        return ()
-    said = await store.mget([f"room:{each}:recording" for each in admitted])
-    return tuple(
-        RecordingAlarm.model_validate({"appointment_id": each, **json.loads(str(words))})
-        for each, words in zip(admitted, said, strict=True)
-        if words is not None
-    )
+        return []
+    said = await store.mget([f"room:{one.id}:{what}" for one in admitted])
+    return [
+        (one, str(words)) for one, words in zip(admitted, said, strict=True) if words is not None
+    ]
+
+
+def _talk(appointment: Appointment) -> TalkView:
+    return TalkView(
+        appointment_id=appointment.id, number=appointment.number,
+        names=tuple(person.name for person in appointment.party),
+    )  # fmt: skip
 
 
 def signal_url(base_url: str) -> str:

@@ -22,6 +22,7 @@ from scheduling.model import Appointment
 from scheduling.notice import notice_in, notice_text, record_notice
 from scheduling.schemas import (
     AppointmentView,
+    DeskAlarms,
     DeskBoard,
     DeviceCheck,
     DeviceGrantCreate,
@@ -252,9 +253,20 @@ async def desk_board(
         return DeskBoard(
             county=county.view(), day=wanted,
             appointments=tuple(await views(tx, found, now=ctx.now)),
-            away=await admission.parties_away(ctx.services.store, found),
-            recording_alarms=await admission.recording_alarms(ctx.services.store, found),
         )  # fmt: skip
+
+
+@router.get("/desk/alarms")
+async def desk_alarms(ctx: Annotated[Context, allow(Verb.SEE_DESK)]) -> DeskAlarms:
+    """What needs somebody of the county desk now, wherever on its pages they are."""
+    staff = _staff(ctx)
+    county_id = next(at.org_unit_id for at in staff.roles if at.role is Role.DESK)
+    async with ctx.database.reading() as tx:
+        county = await org_unit(tx, county_id)
+        admitted = await list_appointments(
+            tx, day=local_date(ctx.now), within=[county.path], states=admission.ADMITTED
+        )
+    return await admission.desk_alarms(ctx.services.store, admitted)
 
 
 async def _change(

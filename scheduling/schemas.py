@@ -300,10 +300,18 @@ class OfficeDay(ResponseModel):
     appointments: tuple[AppointmentView, ...]
 
 
+class TalkView(ResponseModel):
+    """A talk, as far as an alarm has to name it."""
+
+    appointment_id: str
+    number: str
+    names: tuple[str, ...]
+
+
 class PartyAway(ResponseModel):
     """A party whose kiosk has lost its room for a minute or more."""
 
-    appointment_id: str
+    talk: TalkView
     since: datetime
 
 
@@ -321,20 +329,26 @@ class RecordingAlarm(ResponseModel):
     `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
     """
 
-    appointment_id: str
+    talk: TalkView
     since: datetime
     trouble: str | None
     unheard: tuple[UnheardTrack, ...]
 
 
+class DeskAlarms(ResponseModel):
+    """What of a county's talks needs somebody now. `is_anyone_talking`: ask again in a second."""
+
+    away: tuple[PartyAway, ...]
+    recording: tuple[RecordingAlarm, ...]
+    is_anyone_talking: bool
+
+
 class DeskBoard(ResponseModel):
-    """A county's today: appointments, whose line is away, whose recording is in trouble."""
+    """The appointments of a county's day."""
 
     county: OrgUnitView
     day: date
     appointments: tuple[AppointmentView, ...]
-    away: tuple[PartyAway, ...]
-    recording_alarms: tuple[RecordingAlarm, ...]
 
 
 class PublicDay(ResponseModel):

@@ -6,12 +6,17 @@ seed, and the call pages are photographed in a call between two browsers.
 
 import argparse
 import asyncio
+import json
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from playwright.async_api import Error, Page, Playwright, async_playwright
+from playwright.async_api import Error, Page, Playwright, WebSocketRoute, async_playwright
 
 from app.rehearsal import Desk
 from app.seed import Founding, fresh_kiosk_code, seed
@@ -20,7 +25,7 @@ from core.settings import Settings
 from tests.e2e import steps
 from tests.e2e.clips import OFFICIAL, PETITIONER, make_clip
 from tests.support.browser import person
-from tests.support.prefecture_process import Living
+from tests.support.prefecture_process import Living, living_prefecture
 from tests.support.server import ServerProcess
 
 KIOSK_SIZE, OFFICE_SIZE, LAPTOP = (1080, 1920), (1440, 900), (1280, 720)
@@ -66,7 +71,7 @@ class Album:
 
 
 async def speak(page: Page, language: str) -> None:
-    """Press the language's own name, where the page offers it."""
+    """Press the language's own name. A picture is never named after a language it is not in."""
     button = page.get_by_role("button", name=LANGUAGES[language], exact=True)
     if await button.count():
         await button.first.click()
@@ -74,6 +79,8 @@ async def speak(page: Page, language: str) -> None:
     choice = page.get_by_role("radio", name=LANGUAGES[language], exact=True)
     if await choice.count():
         await choice.first.check(force=True)
+        return
+    raise RuntimeError(f"{page.url} offers no choice of language")
 
 
 def slug(path: str) -> str:
@@ -83,7 +90,7 @@ def slug(path: str) -> str:
 
 
 async def office_pages(
-    album: Album, page: Page, living: Living, role: str, pages: tuple[str, ...]
+    album: Album, page: Page, living: Living, role: str, pages: Sequence[str]
 ) -> None:
     for path in pages:
         await page.goto(f"{living.server.url}{path}")
@@ -161,7 +168,10 @@ async def kiosk_and_call(album: Album, driver: Playwright, living: Living, folde
         await steps.note_demand(leader, "2016年征用草场320亩，补偿款未到户。")
         await steps.promise(leader, "州林业和草原局", "由州林草局核对面积，到期前书面答复并付款。")
         await steps.note_demand(leader, "要求查看征地公告和测量记录。")
-        await album.take_in(leader, "official.call", ("zh-CN", "en"))
+        await album.take_in(leader, "official.call", languages)
+        await leader.set_viewport_size({"width": LAPTOP[0], "height": LAPTOP[1]})
+        await album.take_in(leader, "official.call.1280", languages)
+        await leader.set_viewport_size({"width": OFFICE_SIZE[0], "height": OFFICE_SIZE[1]})
         await album.take_in(villager, "kiosk.call", languages)
         await steps.end(leader)
         await album.take_in(leader, "official.after", ("zh-CN", "en"))
@@ -169,26 +179,187 @@ async def kiosk_and_call(album: Album, driver: Playwright, living: Living, folde
         await album.take_in(villager, "kiosk.result", languages)
 
 
+async def trouble(album: Album, driver: Playwright, folder: Path) -> None:
+    """A talk whose disk fills and is freed again, whose camera stops, whose line is lost. The
+    recordings lie on a small disk of their own; without the right to mount one this is left out.
+    """
+    petitioner, official = (make_clip(folder, f"trouble-{name}", speaker) for name, speaker in
+                            (("petitioner", PETITIONER), ("official", OFFICIAL)))  # fmt: skip
+    disk = folder / "small" / "recordings"
+    disk.mkdir(parents=True)
+    made = await run("mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(disk))
+    if made:
+        print("no right to mount: nothing of trouble is photographed", file=sys.stderr)  # noqa: T201
+        return
+    try:
+        async with (
+            living_prefecture(disk.parent, RECEPTION_MIN_FREE_DISK_MIB="64") as living,
+            person(driver, folder / "t1", devices=petitioner.devices, size=KIOSK_SIZE) as kiosk,
+            person(driver, folder / "t2", devices=official.devices, size=OFFICE_SIZE) as office,
+            person(driver, folder / "t3", size=OFFICE_SIZE) as hall,
+        ):
+            pages = Parties(kiosk.pages[0], office.pages[0], hall.pages[0])
+            await begin_talk(pages, living)
+            await full_disk(album, pages, disk)
+            await stopped_camera(album, pages)
+            await thin_line(album, pages)
+            await lost_line(album, pages)
+    finally:
+        await run("umount", str(disk))
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    villager: Page
+    leader: Page
+    desk: Page
+
+    def __iter__(self) -> Iterator[Page]:
+        return iter((self.villager, self.leader, self.desk))
+
+
+async def run(*command: str) -> int:
+    """The exit code of a system command."""
+    process = await asyncio.create_subprocess_exec(*command)
+    return await process.wait()
+
+
+async def begin_talk(pages: Parties, living: Living) -> None:
+    villager, leader, desk = pages
+    await leader.route_web_socket("**/signal", a_thin_line)
+    await steps.sign_in(leader, living, "xinfang")
+    await steps.publish_day(leader, living, "州委副书记")
+    await steps.enrol(villager, living, KIOSKS[0][1])
+    number = await steps.book(villager, "泽仁")
+    await steps.arrive(villager, number)
+    await steps.check_devices(villager)
+    await leader.context.clear_cookies()
+    await steps.sign_in(leader, living, "lingdao")
+    await steps.open_call(leader, living)
+    await steps.admit(leader)
+    await steps.sign_in(desk, living, "ganzi")
+    await desk.goto(f"{living.server.url}/desk")
+
+
+def a_thin_line(page_side: WebSocketRoute) -> None:
+    """Passes everything on; once the file of `THIN` is there, lines are said to be thin."""
+    server_side = page_side.connect_to_server()
+
+    def pass_on(message: str | bytes) -> None:
+        said = json.loads(message)
+        if THIN and said["type"] == "quality":
+            for line in said["lines"]:
+                line |= {"quality": "poor", "is_picture_held": True, "freezes": 3}
+        page_side.send(json.dumps(said))
+
+    server_side.on_message(pass_on)
+    page_side.on_message(server_side.send)
+
+
+THIN: list[bool] = []
+"""Anything in it: the official's page is told that the lines are thin."""
+
+
+async def everywhere(pages: Sequence[Page], words: str, *, shown: bool) -> list[datetime]:
+    """When these words came onto, or went from, each of the pages."""
+
+    async def seen(page: Page) -> datetime:
+        state: Literal["visible", "hidden"] = "visible" if shown else "hidden"
+        await page.get_by_text(words).first.wait_for(state=state, timeout=60_000)
+        return datetime.now(UTC)
+
+    return list(await asyncio.gather(*(seen(page) for page in pages)))
+
+
+def seconds_after(since: datetime, seen: Sequence[datetime]) -> str:
+    return ", ".join(f"{(at - since).total_seconds():.1f}" for at in seen) + " s"
+
+
+def first_refusal(log: Path) -> datetime:
+    """When the server said that the disk had refused a write."""
+    lines = (
+        json.loads(line) for line in log.read_text().splitlines() if "recording_trouble" in line
+    )
+    return datetime.fromisoformat(next(lines)["timestamp"])
+
+
+async def full_disk(album: Album, pages: Parties, disk: Path) -> None:
+    ballast = disk / "ballast"
+    free = os.statvfs(disk)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+    seen = await everywhere(list(pages), "录制出错", shown=True)
+    refused = first_refusal(disk.parent / "server.log")
+    print(f"trouble: villager, leader, desk after {seconds_after(refused, seen)}")  # noqa: T201
+    for name, page in zip(("kiosk", "official", "desk"), pages, strict=True):
+        await album.take_in(page, f"trouble.{name}.disk", tuple(LANGUAGES))
+    ballast.unlink()
+    freed = datetime.now(UTC)
+    seen = await everywhere(list(pages), "录制出错", shown=False)
+    print(f"well again: villager, leader, desk after {seconds_after(freed, seen)}")  # noqa: T201
+    await album.take(pages.leader, "trouble.official.disk-again.zh-CN")
+
+
+async def stopped_camera(album: Album, pages: Parties) -> None:
+    """The villager's camera stops without a word, as one that loses its power does."""
+    stopped = datetime.now(UTC)
+    await pages.villager.evaluate(
+        "() => document.querySelector('.self video').srcObject.getVideoTracks()[0].stop()"
+    )
+    seen = await everywhere([pages.leader, pages.desk], "多秒没有录到", shown=True)
+    print(f"stopped camera: leader, desk after {seconds_after(stopped, seen)}")  # noqa: T201
+    for name, page in (("official", pages.leader), ("desk", pages.desk)):
+        await album.take_in(page, f"trouble.{name}.unheard", tuple(LANGUAGES))
+    for language in LANGUAGES:
+        await speak(pages.leader, language)
+        await pages.leader.locator("button.proof").click()
+        await album.take(pages.leader, f"trouble.official.proof.{language}")
+        await pages.leader.keyboard.press("Escape")
+    await speak(pages.leader, "zh-CN")
+
+
+async def thin_line(album: Album, pages: Parties) -> None:
+    THIN.append(True)
+    await pages.leader.get_by_text("线路太窄").first.wait_for()
+    await album.take_in(pages.leader, "trouble.official.thin", tuple(LANGUAGES))
+    THIN.clear()
+
+
+async def lost_line(album: Album, pages: Parties) -> None:
+    await pages.villager.goto("about:blank")
+    await pages.desk.get_by_text("谈话断线").first.wait_for(timeout=120_000)
+    for name, page in (("official", pages.leader), ("desk", pages.desk)):
+        await album.take_in(page, f"trouble.{name}.away", tuple(LANGUAGES))
+
+
 async def main(out: Path, only: str) -> None:
+    album = Album(out, only)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings = Settings(var_dir=folder / "var", media_port=0)
-        await seed(settings)
-        password = (folder / "var/demo-password").read_text().strip()
-        codes = {county: await fresh_kiosk_code(settings, name) for name, county in KIOSKS}
-        server = ServerProcess(folder / "var")
-        await asyncio.to_thread(server.start)
-        try:
-            living = Living(server, Founding(password, codes), Desk(server.url, password))
-            album = Album(out, only)
-            async with async_playwright() as driver:
-                for scene in (public, staff, kiosk_and_call):
-                    await scene(album, driver, living, folder)
-        except Error:
-            print(server.log_tail(20), file=sys.stderr)  # noqa: T201
-            raise
-        finally:
-            await asyncio.to_thread(server.stop)
+        async with async_playwright() as driver:
+            # Trouble is named after itself alone.
+            if not only.startswith("trouble"):
+                await well(album, driver, Path(name))
+            if not only or only.startswith("trouble"):
+                await trouble(album, driver, Path(name))
+
+
+async def well(album: Album, driver: Playwright, folder: Path) -> None:
+    """Every page of a seeded prefecture where all is well."""
+    settings = Settings(var_dir=folder / "var", media_port=0)
+    await seed(settings)
+    password = (folder / "var/demo-password").read_text().strip()
+    codes = {county: await fresh_kiosk_code(settings, name) for name, county in KIOSKS}
+    server = ServerProcess(folder / "var")
+    await asyncio.to_thread(server.start)
+    try:
+        living = Living(server, Founding(password, codes), Desk(server.url, password))
+        for scene in (public, staff, kiosk_and_call):
+            await scene(album, driver, living, folder)
+    except Error:
+        print(server.log_tail(20), file=sys.stderr)  # noqa: T201
+        raise
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 if __name__ == "__main__":

@@ -396,7 +396,7 @@ async def test_office_and_desk_see_the_day(house, kiosk, desk, office):
     assert (board["county"]["code"], len(board["appointments"])) == ("513328", 1)
     house.wait_until(NINE)
     board = (await desk.get("/api/desk/board")).json()
-    assert (len(board["appointments"]), board["away"]) == (1, [])
+    assert len(board["appointments"]) == 1
 
 
 async def test_the_desk_sees_whose_line_is_away(house, kiosk, desk):
@@ -406,8 +406,8 @@ async def test_the_desk_sees_whose_line_is_away(house, kiosk, desk):
     await ready(house, kiosk, made["number"])
     since = (house.clock.now() - timedelta(minutes=1)).isoformat()
     await house.store.set(f"room:{made['id']}:away", since)
-    [away] = (await desk.get("/api/desk/board")).json()["away"]
-    assert away["appointment_id"] == made["id"]
+    [away] = (await desk.get("/api/desk/alarms")).json()["away"]
+    assert away["talk"]["appointment_id"] == made["id"]
     assert datetime.fromisoformat(away["since"]) == datetime.fromisoformat(since)
 
 
@@ -416,13 +416,15 @@ async def test_the_desk_sees_whose_recording_is_in_trouble(house, kiosk, desk):
     made = await booked(house, kiosk, slots[0].id)
     house.wait_until(NINE)
     await ready(house, kiosk, made["number"])
-    assert (await desk.get("/api/desk/board")).json()["recording_alarms"] == []
+    calm = (await desk.get("/api/desk/alarms")).json()
+    assert calm == {"away": [], "recording": [], "is_anyone_talking": False}
     since = house.clock.now().isoformat()
     unheard = {"role": "petitioner", "track": "camera", "since": since}
     said = json.dumps({"since": since, "trouble": "disk_full", "unheard": [unheard]})
     await house.store.set(f"room:{made['id']}:recording", said)
-    [alarm] = (await desk.get("/api/desk/board")).json()["recording_alarms"]
-    assert (alarm["appointment_id"], alarm["trouble"]) == (made["id"], "disk_full")
+    [alarm] = (await desk.get("/api/desk/alarms")).json()["recording"]
+    assert (alarm["talk"]["number"], alarm["trouble"]) == (made["number"], "disk_full")
+    assert alarm["talk"]["names"] == [one["name"] for one in made["party"]]
     assert [(one["role"], one["track"]) for one in alarm["unheard"]] == [("petitioner", "camera")]
 
 

@@ -10,6 +10,7 @@ import type {
 } from '@/wire/api';
 
 export const board = (day?: string) => api.get('/api/desk/board', { query: { day } });
+export const alarms = () => api.get('/api/desk/alarms');
 export const waiting = (id: string) =>
   api.get('/api/appointments/{appointment_id}/waiting', { path: { appointment_id: id } });
 export const checkIn = (id: string) =>

@@ -463,7 +463,15 @@ describe('during the talk', () => {
       elapsed_ms: 1000,
     });
     expect(recordingShown(call.state, performance.now())).toBe('preparing');
-    socket().say({ type: 'recording', state: 'recording', tracks: [], elapsed_ms: 2000 });
+    socket().say({
+      type: 'recording',
+      state: 'recording',
+      tracks: [],
+      elapsed_ms: 2000,
+      trouble: null,
+      lost_packets: 0,
+      unheard: [],
+    });
     expect(recordingShown(call.state, performance.now())).toBe('recording');
     await vi.advanceTimersByTimeAsync(3000);
     expect(elapsed_ms(call.state, performance.now())).toBe(5000);

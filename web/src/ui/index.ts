@@ -23,4 +23,5 @@ export { say } from './toasts';
 export { useDeed, useDeedsInOrder, useLoad } from './useLoad';
 export { useNow } from './useNow';
 export { useWords } from './useWords';
+export { howLong } from './howLong';
 export { useCall, type Call } from './useCall';

@@ -543,6 +543,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/desk/alarms": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Desk Alarms
+         * @description What needs somebody of the county desk now, wherever on its pages they are.
+         */
+        get: operations["desk_alarms_api_desk_alarms_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/desk/board": {
         parameters: {
             query?: never;
@@ -1590,22 +1610,30 @@ export interface components {
             text: string;
         };
         /**
+         * DeskAlarms
+         * @description What of a county's talks needs somebody now. `is_anyone_talking`: ask again in a second.
+         */
+        DeskAlarms: {
+            /** Away */
+            away: components["schemas"]["PartyAway"][];
+            /** Is Anyone Talking */
+            is_anyone_talking: boolean;
+            /** Recording */
+            recording: components["schemas"]["RecordingAlarm"][];
+        };
+        /**
          * DeskBoard
-         * @description A county's today: appointments, whose line is away, whose recording is in trouble.
+         * @description The appointments of a county's day.
          */
         DeskBoard: {
             /** Appointments */
             appointments: components["schemas"]["AppointmentView"][];
-            /** Away */
-            away: components["schemas"]["PartyAway"][];
             county: components["schemas"]["OrgUnitView"];
             /**
              * Day
              * Format: date
              */
             day: string;
-            /** Recording Alarms */
-            recording_alarms: components["schemas"]["RecordingAlarm"][];
         };
         /**
          * DeviceCheck
@@ -2042,13 +2070,12 @@ export interface components {
          * @description A party whose kiosk has lost its room for a minute or more.
          */
         PartyAway: {
-            /** Appointment Id */
-            appointment_id: string;
             /**
              * Since
              * Format: date-time
              */
             since: string;
+            talk: components["schemas"]["TalkView"];
         };
         /** PartyMemberIn */
         PartyMemberIn: {
@@ -2239,13 +2266,12 @@ export interface components {
          *     `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
          */
         RecordingAlarm: {
-            /** Appointment Id */
-            appointment_id: string;
             /**
              * Since
              * Format: date-time
              */
             since: string;
+            talk: components["schemas"]["TalkView"];
             /** Trouble */
             trouble: string | null;
             /** Unheard */
@@ -2429,6 +2455,18 @@ export interface components {
             start_ms: number;
         };
         /**
+         * TalkView
+         * @description A talk, as far as an alarm has to name it.
+         */
+        TalkView: {
+            /** Appointment Id */
+            appointment_id: string;
+            /** Names */
+            names: string[];
+            /** Number */
+            number: string;
+        };
+        /**
          * UnheardTrack
          * @description Nothing of this track has been recorded since then, though its sender is in the talk.
          */
@@ -2505,6 +2543,7 @@ export type DayNote = components['schemas']['DayNote'];
 export type DemandChange = components['schemas']['DemandChange'];
 export type DemandCreate = components['schemas']['DemandCreate'];
 export type DemandView = components['schemas']['DemandView'];
+export type DeskAlarms = components['schemas']['DeskAlarms'];
 export type DeskBoard = components['schemas']['DeskBoard'];
 export type DeviceCheck = components['schemas']['DeviceCheck'];
 export type DeviceGrantCreate = components['schemas']['DeviceGrantCreate'];
@@ -2562,6 +2601,7 @@ export type SignIn = components['schemas']['SignIn'];
 export type SlotState = components['schemas']['SlotState'];
 export type SlotView = components['schemas']['SlotView'];
 export type SpeechView = components['schemas']['SpeechView'];
+export type TalkView = components['schemas']['TalkView'];
 export type UnheardTrack = components['schemas']['UnheardTrack'];
 export type ValidationError = components['schemas']['ValidationError'];
 export type WaitingView = components['schemas']['WaitingView'];
@@ -3551,6 +3591,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    desk_alarms_api_desk_alarms_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskAlarms"];
                 };
             };
         };

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { ParticipantInfo, RecordingStatus, Track } from '@/wire/signaling';
 import { arrange } from './panes';
 import { dayAfter, lacksOf } from './promise';
-import { proofOf } from './proof';
+import { proofOf, writtenOf } from './proof';
 
 const status = (...ages: (number | null)[]): RecordingStatus => ({
   type: 'recording',
@@ -11,32 +11,46 @@ const status = (...ages: (number | null)[]): RecordingStatus => ({
   tracks: ages.map((last_write_age_ms, index) => ({
     participant_id: `p${index}`,
     track: 'camera',
-    bytes_written: 1,
+    bytes_written: 1000,
     last_write_age_ms,
   })),
+  trouble: null,
+  lost_packets: 0,
+  unheard: [],
 });
+const unheard = { participant_id: 'p1', track: 'microphone', for_ms: 21_000 } as const;
 
 describe('the proof of recording', () => {
-  it('counts the tracks and tells the age of the slowest as it grows', () => {
+  it('counts what has been written', () => {
     expect(proofOf('recording', status(100, 300), 500)).toMatchObject({
       state: 'recording',
       tracks: 2,
-      age_ms: 800,
+      bytes: 2000,
     });
   });
 
-  it('calls a track that has not been written for twenty seconds trouble', () => {
-    const proof = proofOf('recording', status(100, 21_000), 0);
-    expect(proof.state).toBe('trouble');
-    expect(proof.silent).toHaveLength(1);
+  it('names what the server misses', () => {
+    const proof = proofOf('recording', { ...status(100), unheard: [unheard] }, 0);
+    expect(proof).toMatchObject({ state: 'recording', unheard: [unheard] });
   });
 
   it('claims nothing once the server has not been heard for five seconds', () => {
-    expect(proofOf('preparing', status(100), 6_000).state).toBe('unknown');
+    const proof = proofOf('preparing', { ...status(100), unheard: [unheard] }, 6_000);
+    expect(proof).toMatchObject({ state: 'unknown', unheard: [] });
   });
 
   it('keeps saying trouble while the server is away', () => {
     expect(proofOf('trouble', status(100), 6_000).state).toBe('trouble');
+  });
+
+  it('lists every track by person, its age growing, and what was never written', () => {
+    const people = [person('p1', 'petitioner'), person('p0', 'official')];
+    const rows = writtenOf({ ...status(100, 300), unheard: [unheard] }, people, 500);
+    expect(rows.map((each) => [each.key, each.age_ms, each.isUnheard])).toEqual([
+      ['p1/microphone', null, true],
+      ['p1/camera', 800, false],
+      ['p0/camera', 600, false],
+    ]);
   });
 });
 
