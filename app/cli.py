@@ -124,11 +124,18 @@ def recording_verify(
     key: Annotated[
         str, typer.Option(help="The public key (base64) by which it must be signed.")
     ] = "",
+    chain: Annotated[
+        bool,
+        typer.Option("--chain", help="DIRECTORY holds all recordings: is one of them missing?"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read everything again and compare it with the manifest. Changes nothing."""
     from media import manifest
 
+    if chain:
+        _verify_chain(directory, as_json=as_json)
+        return
     result = manifest.verify(directory)
     if key and result.signed_by != key:
         words = "This recording is not signed by that key."
@@ -145,13 +152,36 @@ def recording_verify(
         raise typer.Exit(1)
 
 
+def _verify_chain(recordings: Path, *, as_json: bool) -> None:
+    from media.chain import Chain
+
+    result = Chain(recordings).verify()
+    if as_json:
+        typer.echo(json.dumps(asdict(result), ensure_ascii=False))
+    else:
+        for problem in result.problems:
+            typer.echo(f"{problem.path}: {problem.words}")
+        typer.echo(f"{result.links} in the chain, {result.unchained} from before it")
+        typer.echo(f"the last is {result.head_sha256}" if result.head_sha256 else "no chain")
+    if result.problems:
+        raise typer.Exit(1)
+
+
 @recording.command("recover")
 def recording_recover(directory: Directory) -> None:
     """Cut torn tails, seal, write the manifest: what a restart does by itself. Idempotent."""
     from media import manifest
+    from media.chain import Chain
     from media.signing import Signer
 
-    book = manifest.recover(directory, signer=Signer.at(settings().signing_key_file))
+    house = settings()
+    # A recording that stands elsewhere, a copy for instance, is none of the house's chain.
+    is_ours = directory.resolve().parent == house.recordings_dir.resolve()
+    book = manifest.recover(
+        directory,
+        signer=Signer.at(house.signing_key_file),
+        succession=Chain(directory.resolve().parent) if is_ours else None,
+    )
     typer.echo(f"sealed: {len(book.journals)} journals")
 
 

@@ -27,6 +27,7 @@ import av
 from core.errors import ReceptionError
 from media import ffmpeg as runner
 from media import manifest, mux
+from media.chain import Chain
 from media.ffmpeg import Limits
 from media.mux import MuxedFile, MuxResult
 from media.signing import Signer
@@ -68,6 +69,8 @@ class Job:
     font: str = ""
     signing_key: str = ""
     """Empty: the book is closed without a signature."""
+    is_chained: bool = False
+    """Whether the book follows those of its neighbours, as a house's does."""
 
     @classmethod
     def decode(cls, text: str) -> "Job":
@@ -96,6 +99,7 @@ def _labour(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
                 Path(job.recording),
                 patience_s=SEAL_PATIENCE_S,
                 signer=Signer.at(Path(job.signing_key)) if job.signing_key else None,
+                succession=Chain(Path(job.recording).parent) if job.is_chained else None,
             )
             return {"journals": len(book.journals), "sealed_by": book.sealed_by}
         case Step.MUX:

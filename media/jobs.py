@@ -47,7 +47,9 @@ COMPLETE: Final[tuple[str, ...]] = (Step.VERIFY.value, Step.POSTER.value, Step.C
 RETRY_AFTER_S: Final = (2.0, 10.0)
 """So a step is tried three times: long enough for a machine short of memory to find some."""
 LONGEST_TALK_S: Final = 86_400.0
-_MAY_PASS: Final = frozenset({"step_crashed", "step_timeout", "machine_refused", "ffmpeg_failed"})
+_MAY_PASS: Final = frozenset(
+    {"step_crashed", "step_timeout", "machine_refused", "ffmpeg_failed", "recording_busy"}
+)
 _NOT_NEEDED_BY_OTHERS: Final = frozenset({Step.POSTER})
 _OVER: Final = frozenset({RecordingState.READY, RecordingState.EXPIRED})
 _LOOK_AGAIN_S: Final = 0.2
@@ -255,6 +257,7 @@ async def _begin(
             ffmpeg=ffmpeg_path(house.settings.ffmpeg),
             started_at=recording.started_at.isoformat(),
             signing_key=str(house.settings.signing_key_file.resolve()),
+            is_chained=True,
             limits=limits or Limits.fit_for(journal_bytes, min(max(talk_s, 0), LONGEST_TALK_S)),
         )
 

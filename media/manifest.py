@@ -13,13 +13,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives import hashes
 
@@ -97,7 +97,8 @@ class Manifest:
     unreadable: tuple[str, ...]
     """Journals whose header cannot be trusted: kept, never used."""
     previous_sha256: str | None
-    """The manifest this one follows in the session's chain; None for the first."""
+    """The manifest that the house closed before this one (media/chain.py); None for the first, and
+    for a book that was closed outside of any house."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,22 @@ class Verification:
         return all(problem.code in ("unreadable", "damaged") for problem in self.problems)
 
 
-def close_book(directory: Path, *, sealed_at: datetime, signer: Signer | None = None) -> Manifest:
+class Succession(Protocol):
+    """What puts the house's manifests in an order; `media.chain.Chain` is the one."""
+
+    def publish(self, directory: Path, encode: Callable[[str | None], bytes]) -> None:
+        """Make `encode(previous_sha256)` the directory's manifest, unless it has got one by then.
+        Raises `OSError`."""
+        ...
+
+
+def close_book(
+    directory: Path,
+    *,
+    sealed_at: datetime,
+    signer: Signer | None = None,
+    succession: Succession | None = None,
+) -> Manifest:
     """Seal, hash, write the manifest, sign it. The caller holds the directory's lock.
 
     An existing manifest is returned as it is: a finished recording is never changed; at most it
@@ -134,14 +150,14 @@ def close_book(directory: Path, *, sealed_at: datetime, signer: Signer | None = 
     """
     book = read_manifest(directory)
     if book is None:
-        book = _write_book(directory, sealed_at)
+        book = _write_book(directory, sealed_at, succession)
     if signer is not None and not (directory / signing.FILE_NAME).exists():
         signature = signer.sign((directory / FILE_NAME).read_bytes())
         write_durably(directory / signing.FILE_NAME, signature.encode())
     return book
 
 
-def _write_book(directory: Path, sealed_at: datetime) -> Manifest:
+def _write_book(directory: Path, sealed_at: datetime, succession: Succession | None) -> Manifest:
     entries: list[JournalEntry] = []
     unreadable: list[str] = []
     session_id = ""
@@ -174,17 +190,31 @@ def _write_book(directory: Path, sealed_at: datetime) -> Manifest:
         unreadable=tuple(unreadable),
         previous_sha256=None,
     )
+    if succession is None:
+        write_durably(directory / FILE_NAME, _encode(book))
+        return book
+    succession.publish(directory, lambda previous: _encode(replace(book, previous_sha256=previous)))
+    # Read again: it may be what a closer who died had written whole already.
+    return read_manifest(directory) or book
+
+
+def _encode(book: Manifest) -> bytes:
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, **asdict(book)},
         ensure_ascii=False,
         indent=1,
         sort_keys=True,
     )
-    write_durably(directory / FILE_NAME, text.encode() + b"\n")
-    return book
+    return text.encode() + b"\n"
 
 
-def recover(directory: Path, *, patience_s: float = 10.0, signer: Signer | None = None) -> Manifest:
+def recover(
+    directory: Path,
+    *,
+    patience_s: float = 10.0,
+    signer: Signer | None = None,
+    succession: Succession | None = None,
+) -> Manifest:
     """Close the book of a recording, and first mend it if its writer died: cut torn tails, seal.
     Idempotent.
 
@@ -196,7 +226,9 @@ def recover(directory: Path, *, patience_s: float = 10.0, signer: Signer | None 
     with locked(directory, patience_s=patience_s):
         if read_manifest(directory) is None and not journal.journals_in(directory):
             raise RecordingMissing("There is no recording in this place.")
-        return close_book(directory, sealed_at=datetime.now(UTC), signer=signer)
+        return close_book(
+            directory, sealed_at=datetime.now(UTC), signer=signer, succession=succession
+        )
 
 
 def verify(directory: Path) -> Verification:

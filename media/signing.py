@@ -58,7 +58,8 @@ class Signature:
             )
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             raise Malformed("The signature's file cannot be read.") from problem
-        if len(made.public_key) != 32 or len(made.value) != 64:
+        # Base64 leaves bits unused, and JSON spaces: a bit that flipped there is a change too.
+        if made.encode() != data or len(made.public_key) != 32 or len(made.value) != 64:
             raise Malformed("The signature's file cannot be read.")
         return made
 
