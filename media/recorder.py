@@ -696,8 +696,9 @@ class PartyTap:
 
 
 def _sync_every_ns(failed_syncs: int) -> int:
-    """How long until the next sync after so many in a row have failed."""
-    return min(SYNC_EVERY_NS << min(failed_syncs, 8), SYNC_AT_MOST_NS)
+    """How long until the next sync after so many in a row have failed. After one as ever, so that a
+    power cut then still costs less than a second."""
+    return min(SYNC_EVERY_NS << min(max(0, failed_syncs - 1), 8), SYNC_AT_MOST_NS)
 
 
 class Recorder:
@@ -723,7 +724,7 @@ class Recorder:
         # A process that was restarted counts its legs from 1 again, on new transports with new
         # clocks; in the book they follow the ones from before.
         self._legs_before = legs_before
-        self._lock_fd = lock_fd
+        self.lock_fd = lock_fd
         self._on_trouble = on_trouble
         self._taps: list[PartyTap] = []
         self._space = disk.space(directory)
@@ -756,7 +757,7 @@ class Recorder:
         """
         real = disk or OsDisk()
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            _make_directory(directory)
             free, _ = real.space(directory)
             lock_fd = manifest.lock_directory(directory)
         except OSError as problem:
@@ -776,6 +777,7 @@ class Recorder:
                 free_bytes=free,
                 reserve_bytes=reserve_bytes,
             )
+        _sync_what_stands(directory)
         timeline = _timeline_of(directory, started_at, clock)
         recorder = cls(
             directory,
@@ -953,7 +955,29 @@ class Recorder:
 
     def _let_go(self) -> None:
         self._is_closed = True
-        os.close(self._lock_fd)
+        os.close(self.lock_fd)
+
+
+def _make_directory(directory: Path) -> None:
+    """Make it, and those above it, so that a power cut cannot take it away with all that is in it."""
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(exist_ok=True, mode=0o750)
+        manifest.sync_directory(directory.parent)
+
+
+def _sync_what_stands(directory: Path) -> None:
+    """A process that died here has left its last records with the kernel alone."""
+    for path in journal.journals_in(directory):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as problem:
+            # What is new must be recorded all the same; closing the book meets this again.
+            log.warning("journal_not_synced", directory=directory.name, reason=problem.strerror)
 
 
 def _unfinished(problem: OSError) -> RecordingUnavailable:

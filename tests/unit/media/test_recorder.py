@@ -249,7 +249,7 @@ def test_a_live_recording_can_neither_be_recovered_nor_opened_twice(desk: Desk) 
 async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_leg(desk: Desk) -> None:
     desk.send(3)
     desk.tick()
-    os.close(desk.recorder._lock_fd)  # what the kernel does when a process dies
+    os.close(desk.recorder.lock_fd)  # what the kernel does when a process dies
     desk.clock.advance(timedelta(seconds=5))
     again = desk.open()
     assert again.t0_mono_ns == desk.recorder.t0_mono_ns
