@@ -465,6 +465,8 @@ def _relay() -> Taste:
             assert len(party.leg.sources) <= MAX_SOURCES_PER_LEG
             for source in party.leg.sources.values():
                 assert len(source.holes) <= MAX_HOLES
+        # One report a spacing and source, whatever a datagram holds, and the answers' budgets.
+        assert relay.reports <= 64 * (MAX_SOURCES_PER_LEG + RESENDS_PER_SECOND)
 
     return taste
 
@@ -566,6 +568,10 @@ class Guarded:
             self.loop.run_until_complete(asyncio.sleep(0))
             self.room.check(self.node.now_ns(), is_second=self.tasted % 640 == 0)
         assert not self.faults, self.faults
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.node.aclose())
+        self.loop.close()
 
 
 def _username(text: str) -> bytes:

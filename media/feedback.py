@@ -46,7 +46,7 @@ from media.rtp import (
     wrap_rtx,
 )
 from media.sdp import ABS_SEND_TIME_EXTENSION, RTX_OF
-from media.tables import Leg, Publication, Source, Subscription
+from media.tables import RTCP_BYTES_PER_SECOND, Leg, Publication, Source, Subscription
 from media.taps import MarkKind
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,9 @@ NACKS_PER_SECOND: Final = 300
 RESENDS_PER_SECOND: Final = 500
 # Between two reports a client is told of a lower rate at once, but not more often than this.
 ALLOW_EVERY_NS: Final = 200 * MS
+# Clients report every second or so. One datagram holds 65 reports, each of which would go on to
+# every receiver and into the journal: what comes sooner than this says nothing new.
+REPORT_SPACING_NS: Final = 100 * MS
 # While the line is full, repairs of the picture would only make it fuller.
 NACKS_WHEN_CONGESTED: Final = 20
 
@@ -93,11 +96,16 @@ class Feedback:
         self._sources_with_holes: dict[int, Source] = {}  # by id(); bounded by the sources alive
         self._waiting_for_keyframe: dict[int, Publication] = {}
         self.malformed = 0
+        self.excess = 0  # ignored unread: beyond the second's budget
 
     # -- Incoming ----------------------------------------------------------------------------
 
     def receive(self, leg: Leg, data: bytes, arrival_ns: int) -> None:
         """One decrypted RTCP datagram. Malformed ones are counted and ignored whole."""
+        leg.rtcp_budget -= len(data)
+        if leg.rtcp_budget < 0:
+            self.excess += 1
+            return
         try:
             packets = parse_rtcp(data)
         except ValueError:
@@ -120,6 +128,8 @@ class Feedback:
 
     def _relay_sender_report(self, source: Source, info: RtcpSenderInfo, now_ns: int) -> None:
         publication = source.publication
+        if source.report_ntp and now_ns - source.report_arrival_ns < REPORT_SPACING_NS:
+            return
         source.report_ntp = info.ntp_timestamp
         source.report_arrival_ns = now_ns
         if not publication.is_open:
@@ -178,7 +188,7 @@ class Feedback:
         if target is None or nack.media_ssrc != target.ssrc:
             return
         publication = target.publication
-        for lost in nack.lost:
+        for lost in nack.lost[: len(publication.cache)]:
             if target.resend_budget <= 0:
                 return
             wanted = (lost - target.seq_offset) & 0xFFFF
@@ -384,6 +394,7 @@ class Feedback:
 
     def report(self, leg: Leg, now_ns: int) -> None:
         """The second's report to one client: what arrived of its streams, how fast it may send."""
+        leg.rtcp_budget = RTCP_BYTES_PER_SECOND
         self._review_downlink(leg, now_ns)
         current = [s for s in leg.sources.values() if s.publication.source is s]
         expected = sum(s.advanced - s.advanced_reported for s in current)

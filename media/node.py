@@ -64,6 +64,8 @@ TICKS_PER_SECOND = 10
 POLL_S = 0.01
 MIN_RTP_BYTES = 12
 MIN_RTCP_BYTES = 8
+# SSRCs under which one client reports: its streams' and a few more. The newest are refused.
+MAX_REPORTERS_PER_LEG = 32
 # Packets a second from unknown addresses that may turn out not to be anybody's.
 STRANGERS_PER_SECOND = 200
 # Goodbyes of closed associations that may be in flight at shutdown.
@@ -165,6 +167,7 @@ class MediaNode:
             "unprotectable": self._router.unprotectable,
             "unroutable": self._router.unroutable,
             "rtcp_malformed": self.feedback.malformed,
+            "rtcp_excess": self.feedback.excess,
         }
 
     # -- The guard: once per datagram --------------------------------------------------------
@@ -263,6 +266,14 @@ class MediaNode:
         if unprotect_rtcp(leg.rx, buffer.cdata, buffer.length):
             leg.rejected += 1
             return
+        reporter = int.from_bytes(buffer.view[4:8], "big")
+        if reporter not in leg.reporters:
+            if len(leg.reporters) >= MAX_REPORTERS_PER_LEG and reporter not in leg.sources:
+                assert leg.inbound is not None
+                leg.inbound.forget(reporter)
+                leg.rejected += 1
+                return
+            leg.reporters.add(reporter)
         leg.last_packet_ns = now_ns
         self.feedback.receive(leg, bytes(buffer.view[: buffer.length[0]]), now_ns)
 

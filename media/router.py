@@ -74,6 +74,8 @@ class Router:
                 return
             source = self._adopt(leg, ssrc, packet)
             if source is None:
+                if leg.inbound is not None:
+                    leg.inbound.forget(ssrc)
                 self.unroutable += 1
                 return
         if second & 0x7F != source.payload_type:

@@ -9,6 +9,7 @@ private names; tests/unit/media/test_srtp.py is the contract that breaks first w
     protect(context, buffer.cdata, buffer.length)      the same; grows the packet by its tag
 """
 
+import socket
 from typing import Any
 
 from pylibsrtp import Policy, Session
@@ -74,6 +75,12 @@ class SrtpSession:
     def __init__(self, session: Session) -> None:
         self._owner = session
         self.context: Any = session._srtp[0]
+
+    def forget(self, ssrc: int) -> None:
+        """Remember nothing of this SSRC. libsrtp keeps a replay window for each one it has ever
+        heard and looks through all of them for every packet, so somebody with keys and many SSRCs
+        would slow down everyone's packets."""
+        lib.srtp_remove_stream(self.context, socket.htonl(ssrc))
 
     @classmethod
     def inbound(cls, key: bytes, profile: int) -> "SrtpSession":

@@ -27,6 +27,10 @@ from media.tracks import CodecInfo, TrackName
 VIDEO_CACHE_PACKETS: Final = 512
 AUDIO_CACHE_PACKETS: Final = 512
 
+# Of one client, in a second: twenty times what a bad line needs. Reading a NACK for 8,000 packets
+# takes 0.7 ms; beyond this the newest is ignored, unread.
+RTCP_BYTES_PER_SECOND: Final = 128 * 1024
+
 CachedPacket = tuple[int, int, bytes]
 """(publication's sequence number, publication's timestamp, the packet as it was received)."""
 
@@ -62,7 +66,9 @@ class Leg:
         "rejected",
         "remote_ufrag",
         "repairs",
+        "reporters",
         "round_trip_ns",
+        "rtcp_budget",
         "rx",
         "sources",
         "srtp_profile",
@@ -111,6 +117,10 @@ class Leg:
         self.repairs: dict[int, Source] = {}
         # What we send to it: our media SSRC → subscription (feedback names streams so).
         self.subscriptions: dict[int, Subscription] = {}
+        # The SSRCs under which it has sent RTCP (node.py bounds them), and what it may still send
+        # of it in this second, in bytes (feedback.py).
+        self.reporters: set[int] = set()
+        self.rtcp_budget = RTCP_BYTES_PER_SECOND
         self.last_packet_ns = now_ns
         self.consent_at_ns = now_ns
         self.packets_in = 0
