@@ -60,6 +60,32 @@ export function isUnsettled(recording: RecordingView | null): boolean {
   return ['starting', 'capturing', 'captured', 'muxing'].includes(recording.state);
 }
 
+/** Whether there is something to watch: the parties' own files are there a second after the talk, long
+ * before the recording is `ready`, and stay when a later step fails. */
+export function isWatchable(recording: RecordingView | null): boolean {
+  if (!recording || recording.state === 'expired') return false;
+  return recording.files.some((file) => file.kind !== 'poster');
+}
+
+/** The step under way, as `cases.recording.stage.…` names it; null while none is. `queued`: what can be
+ * watched already is, and the rest waits for its turn. */
+export function stageOf(
+  recording: RecordingView,
+): 'seal' | 'mux' | 'verify' | 'poster' | 'compose' | 'queued' | null {
+  if (recording.state !== 'muxing') return null;
+  switch (recording.stage) {
+    case 'seal':
+    case 'verify':
+    case 'poster':
+    case 'compose':
+      return recording.stage;
+    case 'mux':
+      return isWatchable(recording) ? 'queued' : 'mux';
+    default:
+      return null;
+  }
+}
+
 const TRANSITION = 'transition:';
 
 /** The states that `may` opens, in the order the server gives them. */
