@@ -19,8 +19,8 @@ from typing import Any
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from app import storage
 from app.database import alembic_config
-from app.health import free_disk_mib
 from core.clock import SystemClock
 from core.db import Database
 from core.settings import Settings
@@ -70,11 +70,32 @@ async def _guarded(name: str, check: Check, settings: Settings) -> Finding:
 
 
 async def check_directory(settings: Settings) -> Finding:
-    settings.var_dir.mkdir(parents=True, exist_ok=True)
-    free = free_disk_mib(settings)
-    well = free > settings.min_free_disk_mib
+    free = await asyncio.to_thread(storage.free_disk_mib, settings)
+    well = free >= settings.min_free_disk_mib
+    words = (
+        f"{free} MiB free under {settings.var_dir}; "
+        f"recordings begin down to {settings.min_free_disk_mib} MiB"
+    )
     remedy = "" if well else "Make room, or set RECEPTION_VAR_DIR to a larger disk."
-    return Finding("space", well, f"{free} MiB free under {settings.var_dir}", remedy)
+    return Finding("space", well, words, remedy)
+
+
+async def check_storage(settings: Settings) -> Finding:
+    """Whether what is booked will fit; asks the database, so it comes after that was found well."""
+    database = Database(settings.database)
+    try:
+        if await _revision(database) is None:
+            return Finding("days ahead", True, "nothing is booked yet")
+        async with database.reading() as tx:
+            found = await storage.look(tx, settings, datetime.now(UTC))
+    finally:
+        await database.close()
+    remedy = (
+        ""
+        if found.is_enough
+        else "Enlarge the disk before that day, or let recordings that are due be deleted."
+    )
+    return Finding("days ahead", found.is_enough, found.in_words(), remedy)
 
 
 async def check_disk_speed(settings: Settings) -> Finding:
@@ -219,6 +240,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("http port", check_http_port),
     ("media port", check_media_port),
     ("database", check_database),
+    ("days ahead", check_storage),
     ("store", check_store),
     ("ffmpeg", check_ffmpeg),
     ("pages", check_pages),

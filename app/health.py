@@ -1,21 +1,16 @@
 """What is well and what is not, in facts that a county clerk can act on."""
 
-import shutil
+import asyncio
 from typing import Any
 
 from sqlalchemy import func, select
 from starlette.datastructures import State
 
+from app import storage
 from core import audit
 from core.edge import Services
 from core.events import Event
-from core.settings import Settings
 from media.model import Recording
-
-
-def free_disk_mib(settings: Settings) -> int:
-    settings.var_dir.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(settings.var_dir).free // (1024 * 1024)
 
 
 async def is_ready(services: Services) -> dict[str, bool]:
@@ -23,7 +18,7 @@ async def is_ready(services: Services) -> dict[str, bool]:
     return {
         "database": await _answers(services.database.ping()),
         "store": await _answers(services.store.ping()),
-        "disk": free_disk_mib(services.settings) > services.settings.min_free_disk_mib,
+        "disk": await asyncio.to_thread(storage.has_reserve, services.settings),
     }
 
 
@@ -38,12 +33,14 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         )
         by_state = {row[0]: row[1] for row in recordings}
         broken_at = await audit.verify(tx)
+        ahead = await storage.look(tx, services.settings, services.clock.now())
     hub = getattr(state, "hub", None)
     return {
         "ready": await is_ready(services),
         "node": services.settings.node_name,
         "roles": list(services.settings.roles),
-        "free_disk_mib": free_disk_mib(services.settings),
+        "free_disk_mib": ahead.free_mib,
+        "storage": ahead.as_dict(),
         "rooms": hub.room_count() if hub is not None else 0,
         "events_waiting": waiting,
         "recordings": by_state,

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from app import routes as people_routes
-from app import routes_probe
+from app import routes_probe, storage
 from app.api import Guard, install_errors
 from app.database import upgrade
 from app.keeping import Keeper
@@ -88,6 +88,7 @@ async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
             stack.push_async_callback(workflows.stop)
             app.state.retry_recording = workflows.retry_recording
             poke = workflows.poke
+            await stack.enter_async_context(storage.watched(services))
             keeper = Keeper(services)
             await keeper.start()
             stack.push_async_callback(keeper.stop)

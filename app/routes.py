@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from app import storage
 from app.health import health_report
 from cases.schemas import AuditLineView
 from core import audit
@@ -223,6 +224,15 @@ async def get_health(
     request: Request, ctx: Annotated[Context, allow(Verb.SEE_HEALTH)]
 ) -> dict[str, Any]:  # a report of named checks, each its own shape
     return await health_report(ctx.services, request.app.state)
+
+
+@router.get("/api/storage")
+async def get_storage(
+    ctx: Annotated[Context, allow(Verb.PUBLISH_DAYS)],
+) -> dict[str, Any]:  # app/storage.py's Forecast; days are dates, or null
+    """Whether the disk holds what is booked and on offer: for who is about to publish a day."""
+    async with ctx.database.reading() as tx:
+        return (await storage.look(tx, ctx.services.settings, ctx.now)).as_dict()
 
 
 async def _me(tx: AsyncSession, account_id: str) -> Me:

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     web_dir: Path = Path(__file__).parents[1] / "web" / "dist"
     min_free_disk_mib: Annotated[int, Field(ge=64)] = 2048
     """Below this no recording begins: what is left is for the talks that are under way."""
+    recorded_hour_mib: Annotated[int, Field(ge=100, le=100_000)] = 4000
+    """What an hour of a two-party talk takes in all, for reckoning ahead (docs/operations.md)."""
 
     # Who we are on the network.
     roles: Annotated[tuple[Literal["web", "room"], ...], Field(min_length=1)] = ("web", "room")

@@ -9,12 +9,25 @@ import type {
   OrgUnitView,
 } from '@/wire/api';
 
+/** Hours that still fit on the disk against hours that are coming; see app/storage.py. */
+export interface StorageForecast {
+  is_enough: boolean;
+  hours_free: number;
+  hours_booked: number;
+  hours_offered: number;
+  /** The first day whose booked talks do not all fit; null while they do. */
+  short_on: string | null;
+  /** The same if every slot on offer is taken. */
+  short_if_full_on: string | null;
+}
+
 /** What the server knows about itself; see app/health.py. */
 export interface HealthReport {
   ready: Record<string, boolean>;
   node: string;
   roles: string[];
   free_disk_mib: number;
+  storage: StorageForecast;
   rooms: number;
   events_waiting: number;
   recordings: Record<string, number>;
