@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core import audit
+from core import audit, given_grants
 from core.clock import LOCAL_ZONE, local_date
 from core.errors import Conflict, Forbidden, NotFound, Refused
 from core.grants import Grant, GrantKey, new_grant
@@ -33,6 +33,7 @@ from scheduling.schemas import (
     DeviceCheck,
     DeviceGrantView,
     DeviceKind,
+    GivenDeviceView,
     PartyAway,
     RecordingAlarm,
     TalkView,
@@ -49,6 +50,10 @@ ADMITTED = (AppointmentState.CHECKED_IN, AppointmentState.CALLED)
 
 class NoSuchAppointment(NotFound):
     code = "no_such_appointment"
+
+
+class NoSuchDeviceGrant(NotFound):
+    code = "no_such_device_grant"
 
 
 class NotToday(Conflict):
@@ -236,11 +241,34 @@ async def admit_device(
         slot_ends_at=appointment.slot.ends_at, official_id=appointment.reception_day.official_id,
         county_id=appointment.county_id, now=now, ttl=DEVICE_GRANT_TTL, watch=(first, *others),
     )  # fmt: skip
-    await audit.record(
-        tx, now=now, actor=by, action="device_granted",
-        object_kind="appointment", object_id=appointment.id, device=kind.value,
-    )  # fmt: skip
+    await given_grants.note_given(tx, grant, kind.value, by=by, now=now)
     return grant
+
+
+async def take_device_back(
+    tx: AsyncSession, appointment: Appointment, grant_id: str, *, by: str, now: datetime
+) -> None:
+    """Nothing new begins with this Grant. Repeatable. Raises `NoSuchDeviceGrant`."""
+    appointment_id = AppointmentId(appointment.id)
+    given = await given_grants.given_for(tx, appointment_id)
+    found = next((one for one in given if one.grant_id == grant_id), None)
+    if found is None:
+        raise NoSuchDeviceGrant("There is no such permission for a device. Reload the list.")
+    if found.taken_back_at is None:
+        await given_grants.note_taken_back(tx, appointment_id, grant_id, by=by, now=now)
+
+
+async def devices_given(tx: AsyncSession, appointment: Appointment) -> tuple[GivenDeviceView, ...]:
+    """Permissions made for this talk's devices, newest first. The Grants themselves are shown once
+    and kept nowhere.
+    """
+    return tuple(
+        GivenDeviceView(
+            grant_id=one.grant_id, kind=DeviceKind(one.device), given_at=one.given_at,
+            expires_at=one.expires_at, taken_back_at=one.taken_back_at,
+        )
+        for one in await given_grants.given_for(tx, AppointmentId(appointment.id))
+    )  # fmt: skip
 
 
 def device_grant_view(
@@ -249,7 +277,8 @@ def device_grant_view(
     """What to type into the device: the signed Grant, and where it sends its offer."""
     door = "whep" if grant.role == DISPLAY else "whip"
     return DeviceGrantView(
-        kind=kind, url=f"{base_url}/{door}/{grant.room_id}", grant=key.sign(grant),
+        grant_id=grant.grant_id, kind=kind,
+        url=f"{base_url}/{door}/{grant.room_id}", grant=key.sign(grant),
         room_id=grant.room_id, participant_id=grant.participant_id, publishes=grant.publish,
         expires_at=grant.expires_at,
     )  # fmt: skip

@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core import given_grants
 from core.clock import local_date
 from core.edge import Context, allow
 from core.errors import Forbidden
 from core.identity import KioskDevice, OrgUnit, Staff, org_unit
+from core.ids import RoomId
 from core.policy import Verb
 from core.schemas import Language, Role
 from core.store import limit
@@ -28,6 +30,7 @@ from scheduling.schemas import (
     DeviceGrantCreate,
     DeviceGrantView,
     EnterView,
+    GivenDeviceView,
     KioskCheckIn,
     KioskVisit,
     NoticeGiven,
@@ -202,6 +205,30 @@ async def grant_device(
         )
 
     return await _change(ctx, Verb.GRANT_DEVICE, appointment_id, work)
+
+
+@router.get("/appointments/{appointment_id}/device-grants")
+async def devices_given(
+    ctx: Annotated[Context, allow(Verb.GRANT_DEVICE)], appointment_id: str
+) -> tuple[GivenDeviceView, ...]:
+    """What was let in, or may come in, besides people."""
+    async with ctx.database.reading() as tx:
+        found = await find_appointment(tx, appointment_id)
+        require_appointment(ctx.principal, Verb.GRANT_DEVICE, found)
+        return await admission.devices_given(tx, found)
+
+
+@router.delete("/appointments/{appointment_id}/device-grants/{grant_id}", status_code=204)
+async def take_device_back(
+    ctx: Annotated[Context, allow(Verb.GRANT_DEVICE)], appointment_id: str, grant_id: str
+) -> None:
+    """Take a device's permission back. One that is in the talk is let go of within two seconds."""
+
+    async def work(tx: AsyncSession, found: Appointment) -> None:
+        await admission.take_device_back(tx, found, grant_id, by=_staff(ctx).actor, now=ctx.now)
+
+    await _change(ctx, Verb.GRANT_DEVICE, appointment_id, work)
+    await given_grants.hint_taken_back(ctx.services.store, RoomId(appointment_id), grant_id)
 
 
 @router.post("/appointments/{appointment_id}/no-show")

@@ -260,9 +260,20 @@ class DeviceGrantCreate(RequestModel):
     first: Literal["petitioner", "official"] = "petitioner"
 
 
+class GivenDeviceView(ResponseModel):
+    """A permission that was made for a device; good until it expires or is taken back."""
+
+    grant_id: str
+    kind: DeviceKind
+    given_at: datetime
+    expires_at: datetime
+    taken_back_at: datetime | None
+
+
 class DeviceGrantView(ResponseModel):
     """What to type into the device: POST an SDP offer to `url` with `grant` as bearer token."""
 
+    grant_id: str
     kind: DeviceKind
     url: str
     grant: str

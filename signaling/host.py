@@ -376,6 +376,17 @@ class RoomHost:
         """End what `plug_in` began. Ending it twice, or after another began, changes nothing."""
         self.feed(Unplugged(plug.participant_id, plug.leg))
 
+    @property
+    def has_devices(self) -> bool:
+        return any(seat.is_device and not seat.has_left for seat in self.room.seats.values())
+
+    def let_go(self, grant_ids: frozenset[str]) -> None:
+        """Unplug the devices that came in with one of these Grants, which were taken back."""
+        for seat in list(self.room.seats.values()):
+            if seat.is_device and not seat.has_left and seat.grant.grant_id in grant_ids:
+                self._log.info("device_let_go", participant_id=seat.participant_id)
+                self.feed(Unplugged(seat.participant_id, seat.leg))
+
     def is_plugged(self, plug: Plug) -> bool:
         """Whether that device still has its seat, on the leg that it began with."""
         seat = self.room.seats.get(plug.participant_id)

@@ -18,6 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core import given_grants
 from core.edge import Services
 from core.errors import Gone, Unavailable
 from core.grants import Grant
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 OPEN_WITHIN_S: Final = 10.0
 RENEW_EVERY_S: Final = 5
+LET_GO_EVERY_S: Final = 2
 LEGS_PER_EPOCH: Final = 1_000
 
 
@@ -299,6 +301,8 @@ class Hub:
             self._each_host(RoomHost.watch)
             await asyncio.sleep(0.5)
             self._each_host(partial(RoomHost.report, second=second))
+            if second % LET_GO_EVERY_S == 0:
+                await self._let_devices_go()
             if second % RENEW_EVERY_S == 0:
                 await self._renew_leases()
 
@@ -308,6 +312,17 @@ class Hub:
                 tell(host)
             except Exception:  # one room's fault must not silence the others
                 log.exception("report_failed", room_id=host.room_id)
+
+    async def _let_devices_go(self) -> None:
+        """Unplug devices whose Grants were taken back, wherever that was said."""
+        for host in [host for host in self._hosts.values() if host.has_devices]:
+            try:
+                async with asyncio.timeout(1):
+                    taken_back = await given_grants.taken_back_in(self.services.store, host.room_id)
+            except (RedisError, OSError, TimeoutError) as trouble:
+                log.warning("taken_back_unknown", reason=str(trouble))
+                return  # asked again; nothing new begins with such a Grant meanwhile
+            host.let_go(taken_back)
 
     async def _renew_leases(self) -> None:
         for host in list(self._hosts.values()):

@@ -17,6 +17,7 @@ from typing import ClassVar, Final
 import structlog
 from redis.exceptions import RedisError
 
+from core import given_grants
 from core.errors import Forbidden, Malformed, NotFound, Refused, TooLarge, Unavailable
 from core.errors import Unauthenticated as Unknown
 from core.grants import Grant, GrantRefused
@@ -135,6 +136,7 @@ class Devices:
         grant = self._verified(door, room_id, bearer)
         offer = _offer(body)
         tracks = _tracks(door, offer, grant)
+        await self._not_taken_back(grant)
         try:
             host = await self._hub().device_room(grant)
             plug = host.plug_in(grant, tracks, offer)
@@ -190,6 +192,11 @@ class Devices:
         if grant.room_id != room_id:
             raise OtherGrant("This Grant is for another room.")
         return grant
+
+    async def _not_taken_back(self, grant: Grant) -> None:
+        async with self._hub().services.database.reading() as tx:
+            if await given_grants.is_taken_back(tx, grant):
+                raise BearerRefused("This permission was taken back. Have a new one made.")
 
     def _session(self, door: Door, room_id: str, session_id: str, bearer: str) -> _DeviceSession:
         self._forget_ended()

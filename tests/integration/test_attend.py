@@ -497,3 +497,27 @@ async def test_staff_of_the_place_let_a_device_in(house, desk, kiosk, office):
         assert [line.details["device"] for line in lines] == [
             "hall_camera", "hall_camera", "hall_screen",
         ]  # fmt: skip
+
+
+async def test_a_device_s_permission_is_listed_and_taken_back(house, desk, kiosk):
+    slots = await publish_tomorrow(house.database, house.at, now=EVE)
+    made = await booked(house, kiosk, slots[0].id)
+    url = f"/api/appointments/{made['id']}/device-grants"
+    assert (await desk.get(url)).json() == []
+    camera = (await desk.post(url, json={"kind": "hall_camera"})).json()
+    screen = (await desk.post(url, json={"kind": "hall_screen"})).json()
+    listed = (await desk.get(url)).json()
+    assert [(one["grant_id"], one["kind"]) for one in listed] == [
+        (screen["grant_id"], "hall_screen"), (camera["grant_id"], "hall_camera"),
+    ]  # fmt: skip
+    assert all("grant" not in one for one in listed)  # the Grant itself is shown once
+    assert (await kiosk.delete(f"{url}/{camera['grant_id']}")).status_code == 403
+    assert (await desk.delete(f"{url}/{camera['grant_id']}")).status_code == 204
+    assert (await desk.delete(f"{url}/{camera['grant_id']}")).status_code == 204  # twice is once
+    back = {one["grant_id"]: one["taken_back_at"] for one in (await desk.get(url)).json()}
+    assert back[camera["grant_id"]] is not None and back[screen["grant_id"]] is None
+    gone = await desk.delete(f"{url}/{'0' * 32}")
+    assert (gone.status_code, gone.json()["code"]) == (404, "no_such_device_grant")
+    async with house.database.reading() as tx:
+        lines = await tx.scalars(select(AuditLine).where(AuditLine.action == "device_revoked"))
+        assert [line.details["grant_id"] for line in lines] == [camera["grant_id"]]

@@ -24,8 +24,9 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from app.caller import Caller
+from core import given_grants
 from core.db import Database
-from core.ids import ParticipantId
+from core.ids import AppointmentId, ParticipantId, RoomId
 from media.client import RtcClient, flash_and_beep, loopback_gathering
 from media.mux import mux
 from media.tracks import TrackName
@@ -429,6 +430,36 @@ async def test_only_sdp_is_taken(house: House, web: httpx.AsyncClient) -> None:
         web, f"/whip/{room}", house.device_grant(room), "{}", **{"Content-Type": "application/json"}
     )
     await refused(answer, 415, "wrong_media_type")
+
+
+async def test_a_device_whose_permission_is_taken_back_is_let_go_and_kept_out(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+    database = Database(url)
+    await create_tables(database)
+    await database.close()
+    with loopback_gathering():
+        async with (
+            # Its seat would outlast this test by far.
+            running_house(tmp_path, url, resume_grace_s=300) as house,
+            httpx.AsyncClient(base_url=house.http_url, timeout=10) as web,
+            talk(house, is_live=False) as (room, _, official),
+        ):
+            token = house.device_grant(room)
+            grant = house.services.grant_key.verify(token, now=house.services.clock.now())
+            sdp = text(AUDIO, VIDEO)
+            assert (await post(web, f"/whip/{room}", token, sdp)).status_code == 201
+            async with house.database.transaction() as tx:
+                await given_grants.note_taken_back(
+                    tx, AppointmentId(room), grant.grant_id, by="account:desk",
+                    now=house.services.clock.now(),
+                )  # fmt: skip
+            await given_grants.hint_taken_back(house.services.store, RoomId(room), grant.grant_id)
+            await state_of(official, ParticipantState.LEFT)
+            await refused(await post(web, f"/whip/{room}", token, sdp), 401, "grant_refused")
+            another = house.device_grant(room)
+            assert (await post(web, f"/whip/{room}", another, sdp)).status_code == 201
 
 
 async def test_a_device_s_grant_opens_no_socket(house: House) -> None:
