@@ -25,7 +25,7 @@ class RuleView(ResponseModel):
     is_estimated: bool
 
 
-class HoldView(ResponseModel):
+class LegalHoldView(ResponseModel):
     id: str
     words: str
     placed_at: datetime
@@ -83,7 +83,7 @@ class KeepingView(ResponseModel):
     state: State
     rule: RuleView
     keep_until: date | None
-    holds: tuple[HoldView, ...]
+    holds: tuple[LegalHoldView, ...]
     deletion: DeletionView | None
     past: tuple[DeletionView, ...]
     """Deletions that were stopped, newest first."""

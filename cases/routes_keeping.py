@@ -22,10 +22,10 @@ from cases.keeping_schemas import (
     ClassChange,
     DeletionConfirm,
     DeletionView,
-    HoldView,
     KeepingLine,
     KeepingPage,
     KeepingView,
+    LegalHoldView,
     Reason,
     RuleView,
     Shelf,
@@ -265,7 +265,7 @@ async def _view(tx: AsyncSession, ctx: Context, it: Kept) -> KeepingView:
         state=retention.state(it.keeping, local_date(ctx.now)), rule=_rule_view(it.rule),
         keep_until=it.keeping.keep_until,
         holds=tuple(
-            HoldView(
+            LegalHoldView(
                 id=hold.id, words=hold.words, placed_at=hold.placed_at,
                 placed_by=names.get(hold.placed_by, ""), lifted_at=hold.lifted_at,
                 lifted_by=names.get(hold.lifted_by or ""), lifted_words=hold.lifted_words,

@@ -38,6 +38,7 @@ _ABILITIES = {
     Verb.WRITE_MINUTES: "write_minutes",
     Verb.NOTE_DEMANDS: "note_demands",
     Verb.ADD_MATERIAL: "add_material",
+    Verb.SEE_KEEPING: "see_keeping",
 }
 
 

@@ -3,6 +3,7 @@
 import { createRouter, createWebHistory, type RouteRecordRaw } from 'vue-router';
 import { whoAmI } from '@/api/session';
 import { adminRoutes } from '@/admin/routes';
+import { archiveRoutes } from '@/archive/routes';
 import { casesRoutes } from '@/cases/routes';
 import { deskRoutes } from '@/desk/routes';
 import { i18n, loadWords, type Place } from '@/i18n';
@@ -41,6 +42,7 @@ export const router = createRouter({
     ...inPlace('schedule', true, scheduleRoutes),
     ...inPlace('cases', true, casesRoutes),
     ...inPlace('review', true, reviewRoutes),
+    ...inPlace('archive', true, archiveRoutes),
     ...inPlace('admin', true, adminRoutes),
     {
       path: '/sign-in',

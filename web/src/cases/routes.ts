@@ -9,7 +9,8 @@ export const casesRoutes: RouteRecordRaw[] = [
         path: ':caseId',
         component: () => import('./CasePage.vue'),
         props: true,
-        meta: { title: 'cases.one' },
+        // A deleted recording is told of in the archive's words.
+        meta: { title: 'cases.one', alsoWords: ['archive'] },
       },
     ],
   },

@@ -14,6 +14,7 @@ export const PLACES = [
   'schedule',
   'cases',
   'review',
+  'archive',
   'admin',
 ] as const;
 export type Place = (typeof PLACES)[number];

@@ -10,7 +10,7 @@ export const reviewRoutes: RouteRecordRaw[] = [
         component: () => import('./ReplayPage.vue'),
         props: true,
         // What became of a recording that cannot be replayed yet is told by the pages about cases.
-        meta: { title: 'review.replay', alsoWords: ['cases'] },
+        meta: { title: 'review.replay', alsoWords: ['cases', 'archive'] },
       },
     ],
   },

@@ -186,7 +186,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Devices Given
+         * @description What was let in, or may come in, besides people.
+         */
+        get: operations["devices_given_api_appointments__appointment_id__device_grants_get"];
         put?: never;
         /**
          * Grant Device
@@ -194,6 +198,26 @@ export interface paths {
          */
         post: operations["grant_device_api_appointments__appointment_id__device_grants_post"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/appointments/{appointment_id}/device-grants/{grant_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take Device Back
+         * @description Take a device's permission back. One that is in the talk is let go of within two seconds.
+         */
+        delete: operations["take_device_back_api_appointments__appointment_id__device_grants__grant_id__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -393,6 +417,123 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/cases/{case_id}/deletion": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Propose Deletion
+         * @description The first signature, with the appraisal.
+         */
+        post: operations["propose_deletion_api_cases__case_id__deletion_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/deletion/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Deletion
+         * @description Stop it: anyone who may see it on this page, at any time before the decision.
+         */
+        post: operations["cancel_deletion_api_cases__case_id__deletion_cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/deletion/certificate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Certificate
+         * @description What became of the recording, for everyone who may see the case.
+         */
+        get: operations["read_certificate_api_cases__case_id__deletion_certificate_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/deletion/certificate.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Certificate Json
+         * @description The exact bytes that were signed; the signature is in the header beside them.
+         */
+        get: operations["certificate_json_api_cases__case_id__deletion_certificate_json_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/deletion/certificate.pdf": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Certificate Pdf */
+        get: operations["certificate_pdf_api_cases__case_id__deletion_certificate_pdf_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/deletion/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm Deletion
+         * @description The second signature. 72 counted hours later the durable job asks everything again.
+         */
+        post: operations["confirm_deletion_api_cases__case_id__deletion_confirm_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/cases/{case_id}/findings": {
         parameters: {
             query?: never;
@@ -405,6 +546,74 @@ export interface paths {
         put?: never;
         /** Add Finding */
         post: operations["add_finding_api_cases__case_id__findings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/keeping": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read Keeping */
+        get: operations["read_keeping_api_cases__case_id__keeping_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/keeping/class": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Put Class */
+        put: operations["put_class_api_cases__case_id__keeping_class_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/legal-holds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Post Hold */
+        post: operations["post_hold_api_cases__case_id__legal_holds_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cases/{case_id}/legal-holds/{hold_id}/lift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lift Hold */
+        post: operations["lift_hold_api_cases__case_id__legal_holds__hold_id__lift_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -598,6 +807,26 @@ export interface paths {
          * @description Give a hold back.
          */
         delete: operations["release_api_holds__token__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/keeping": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Keeping
+         * @description Recordings by what may become of them. Nothing on any list goes by itself.
+         */
+        get: operations["list_keeping_api_keeping_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1162,6 +1391,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/storage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Storage
+         * @description Whether the disk holds what is booked and on offer: for who is about to publish a day.
+         */
+        get: operations["get_storage_api_storage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1513,6 +1762,35 @@ export interface components {
             village: string;
         };
         /**
+         * CertificateView
+         * @description What the case's page tells of a deleted recording; the papers are at the two addresses.
+         */
+        CertificateView: {
+            /** Bytes */
+            bytes: number;
+            /**
+             * Deleted At
+             * Format: date-time
+             */
+            deleted_at: string;
+            /** Files */
+            files: number;
+            /** Json Url */
+            json_url: string;
+            /** Manifest Sha256 */
+            manifest_sha256: string | null;
+            /** Pdf Url */
+            pdf_url: string;
+            /** Sha256 */
+            sha256: string;
+        };
+        /** ClassChange */
+        ClassChange: {
+            matter_class: components["schemas"]["MatterClass"];
+            /** Words */
+            words: string;
+        };
+        /**
          * ClockView
          * @description A running deadline and why it runs.
          */
@@ -1561,6 +1839,50 @@ export interface components {
             kind: string;
             /** Name */
             name: string;
+        };
+        /** DeletionConfirm */
+        DeletionConfirm: {
+            /** Deletion Id */
+            deletion_id: string;
+        };
+        /**
+         * DeletionView
+         * @description A deletion that was asked for: under way, done, or stopped (`ended_at`).
+         */
+        DeletionView: {
+            /** Confirmed At */
+            confirmed_at: string | null;
+            /** Confirmed By */
+            confirmed_by: string | null;
+            /** Cooled S */
+            cooled_s: number;
+            /** Cooling S */
+            cooling_s: number;
+            /** Decided At */
+            decided_at: string | null;
+            /** Deleted At */
+            deleted_at: string | null;
+            /** Earliest At */
+            earliest_at: string | null;
+            /** Ended At */
+            ended_at: string | null;
+            /** Ended By */
+            ended_by: string | null;
+            /** Ended Words */
+            ended_words: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Proposed At
+             * Format: date-time
+             */
+            proposed_at: string;
+            /** Proposed By */
+            proposed_by: string;
+            /** Trouble */
+            trouble: string | null;
+            /** Words */
+            words: string;
         };
         /**
          * DemandChange
@@ -1672,6 +1994,8 @@ export interface components {
             expires_at: string;
             /** Grant */
             grant: string;
+            /** Grant Id */
+            grant_id: string;
             kind: components["schemas"]["DeviceKind"];
             /** Participant Id */
             participant_id: string;
@@ -1771,6 +2095,27 @@ export interface components {
             start_ms: number;
         };
         /**
+         * GivenDeviceView
+         * @description A permission that was made for a device; good until it expires or is taken back.
+         */
+        GivenDeviceView: {
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+            /**
+             * Given At
+             * Format: date-time
+             */
+            given_at: string;
+            /** Grant Id */
+            grant_id: string;
+            kind: components["schemas"]["DeviceKind"];
+            /** Taken Back At */
+            taken_back_at: string | null;
+        };
+        /**
          * HoldView
          * @description Five minutes in which only the holder of `token` can confirm this slot.
          */
@@ -1788,6 +2133,75 @@ export interface components {
         HTTPValidationError: {
             /** Detail */
             detail?: components["schemas"]["ValidationError"][];
+        };
+        /**
+         * KeepingLine
+         * @description One recording in the archivist's list.
+         */
+        KeepingLine: {
+            /** Case Id */
+            case_id: string;
+            /** Case Number */
+            case_number: string;
+            /** Closed On */
+            closed_on: string | null;
+            county: components["schemas"]["OrgUnitView"];
+            /**
+             * Held On
+             * Format: date
+             */
+            held_on: string;
+            /** Is Estimated */
+            is_estimated: boolean;
+            /** Keep Until */
+            keep_until: string | null;
+            matter_class: components["schemas"]["MatterClass"];
+            state: components["schemas"]["State"];
+            /** Title */
+            title: string;
+        };
+        /** KeepingPage */
+        KeepingPage: {
+            /** Items */
+            items: components["schemas"]["KeepingLine"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Rules */
+            rules: components["schemas"]["RuleView"][];
+        };
+        /**
+         * KeepingView
+         * @description Everything that decides how long one recording stays.
+         */
+        KeepingView: {
+            /** Case Id */
+            case_id: string;
+            /** Case Number */
+            case_number: string;
+            certificate: components["schemas"]["CertificateView"] | null;
+            /** Closed On */
+            closed_on: string | null;
+            county: components["schemas"]["OrgUnitView"];
+            deletion: components["schemas"]["DeletionView"] | null;
+            /**
+             * Held On
+             * Format: date
+             */
+            held_on: string;
+            /** Holds */
+            holds: components["schemas"]["LegalHoldView"][];
+            /** Keep Until */
+            keep_until: string | null;
+            /** May */
+            may: string[];
+            /** Past */
+            past: components["schemas"]["DeletionView"][];
+            /** Recording Id */
+            recording_id: string;
+            rule: components["schemas"]["RuleView"];
+            state: components["schemas"]["State"];
+            /** Title */
+            title: string;
         };
         /**
          * KioskCheckIn
@@ -1891,6 +2305,26 @@ export interface components {
          * @enum {string}
          */
         Language: "zh-CN" | "bo" | "en";
+        /** LegalHoldView */
+        LegalHoldView: {
+            /** Id */
+            id: string;
+            /** Lifted At */
+            lifted_at: string | null;
+            /** Lifted By */
+            lifted_by: string | null;
+            /** Lifted Words */
+            lifted_words: string | null;
+            /**
+             * Placed At
+             * Format: date-time
+             */
+            placed_at: string;
+            /** Placed By */
+            placed_by: string;
+            /** Words */
+            words: string;
+        };
         /**
          * MarkView
          * @description A point on the timeline: a demand, a promise, a page shown, someone joining or leaving.
@@ -1932,6 +2366,12 @@ export interface components {
             /** Width */
             width: number;
         };
+        /**
+         * MatterClass
+         * @description What a matter came to, as archives sort it. It says nothing about who brought it.
+         * @enum {string}
+         */
+        MatterClass: "instruction" | "result" | "no_result";
         /**
          * Me
          * @description Who is signed in. `places` lists the pages this person's roles open, in order of use.
@@ -2167,6 +2607,11 @@ export interface components {
             /** Topics */
             topics: string[];
         };
+        /** Reason */
+        Reason: {
+            /** Words */
+            words: string;
+        };
         /**
          * ReceptionDayCreate
          * @description A leader's reception day (接访日). Hours are local; slots are cut from them.
@@ -2375,11 +2820,21 @@ export interface components {
          * @description What a person may do, always bound to an org unit and all units below it.
          * @enum {string}
          */
-        Role: "scheduler" | "desk" | "official" | "department" | "reviewer" | "admin";
+        Role: "scheduler" | "desk" | "official" | "department" | "reviewer" | "archivist" | "admin";
         /** RoleView */
         RoleView: {
             org_unit: components["schemas"]["OrgUnitView"];
             role: components["schemas"]["Role"];
+        };
+        /** RuleView */
+        RuleView: {
+            /** Is Estimated */
+            is_estimated: boolean;
+            matter_class: components["schemas"]["MatterClass"];
+            /** Source */
+            source: string;
+            /** Years */
+            years: number | null;
         };
         /**
          * SessionOutcome
@@ -2413,6 +2868,12 @@ export interface components {
              */
             state: "live" | "ended";
         };
+        /**
+         * Shelf
+         * @description Which recordings a list shows.
+         * @enum {string}
+         */
+        Shelf: "due" | "asked" | "held" | "deleted" | "all";
         /** SignIn */
         SignIn: {
             /** Password */
@@ -2454,6 +2915,11 @@ export interface components {
             /** Start Ms */
             start_ms: number;
         };
+        /**
+         * State
+         * @enum {string}
+         */
+        State: "kept" | "due" | "hold" | "proposed" | "cooling" | "deleting" | "deleted";
         /**
          * TalkView
          * @description A talk, as far as an alarm has to name it.
@@ -2538,8 +3004,12 @@ export type CaseState = components['schemas']['CaseState'];
 export type CaseStatus = components['schemas']['CaseStatus'];
 export type CaseTransition = components['schemas']['CaseTransition'];
 export type CaseView = components['schemas']['CaseView'];
+export type CertificateView = components['schemas']['CertificateView'];
+export type ClassChange = components['schemas']['ClassChange'];
 export type ClockView = components['schemas']['ClockView'];
 export type DayNote = components['schemas']['DayNote'];
+export type DeletionConfirm = components['schemas']['DeletionConfirm'];
+export type DeletionView = components['schemas']['DeletionView'];
 export type DemandChange = components['schemas']['DemandChange'];
 export type DemandCreate = components['schemas']['DemandCreate'];
 export type DemandView = components['schemas']['DemandView'];
@@ -2555,8 +3025,12 @@ export type FaceRating = components['schemas']['FaceRating'];
 export type FindingCreate = components['schemas']['FindingCreate'];
 export type FindingView = components['schemas']['FindingView'];
 export type GapView = components['schemas']['GapView'];
+export type GivenDeviceView = components['schemas']['GivenDeviceView'];
 export type HoldView = components['schemas']['HoldView'];
 export type HttpValidationError = components['schemas']['HTTPValidationError'];
+export type KeepingLine = components['schemas']['KeepingLine'];
+export type KeepingPage = components['schemas']['KeepingPage'];
+export type KeepingView = components['schemas']['KeepingView'];
 export type KioskCheckIn = components['schemas']['KioskCheckIn'];
 export type KioskCreate = components['schemas']['KioskCreate'];
 export type KioskCreated = components['schemas']['KioskCreated'];
@@ -2565,8 +3039,10 @@ export type KioskMe = components['schemas']['KioskMe'];
 export type KioskView = components['schemas']['KioskView'];
 export type KioskVisit = components['schemas']['KioskVisit'];
 export type Language = components['schemas']['Language'];
+export type LegalHoldView = components['schemas']['LegalHoldView'];
 export type MarkView = components['schemas']['MarkView'];
 export type MaterialView = components['schemas']['MaterialView'];
+export type MatterClass = components['schemas']['MatterClass'];
 export type Me = components['schemas']['Me'];
 export type MinutesChange = components['schemas']['MinutesChange'];
 export type MinutesView = components['schemas']['MinutesView'];
@@ -2586,6 +3062,7 @@ export type PlaybackSpan = components['schemas']['PlaybackSpan'];
 export type PlaybackView = components['schemas']['PlaybackView'];
 export type PromiseState = components['schemas']['PromiseState'];
 export type PublicDay = components['schemas']['PublicDay'];
+export type Reason = components['schemas']['Reason'];
 export type ReceptionDayCreate = components['schemas']['ReceptionDayCreate'];
 export type ReceptionDayState = components['schemas']['ReceptionDayState'];
 export type ReceptionDayView = components['schemas']['ReceptionDayView'];
@@ -2596,11 +3073,14 @@ export type Relation = components['schemas']['Relation'];
 export type ReplayView = components['schemas']['ReplayView'];
 export type Role = components['schemas']['Role'];
 export type RoleView = components['schemas']['RoleView'];
+export type RuleView = components['schemas']['RuleView'];
 export type SessionOutcome = components['schemas']['SessionOutcome'];
+export type Shelf = components['schemas']['Shelf'];
 export type SignIn = components['schemas']['SignIn'];
 export type SlotState = components['schemas']['SlotState'];
 export type SlotView = components['schemas']['SlotView'];
 export type SpeechView = components['schemas']['SpeechView'];
+export type State = components['schemas']['State'];
 export type TalkView = components['schemas']['TalkView'];
 export type UnheardTrack = components['schemas']['UnheardTrack'];
 export type ValidationError = components['schemas']['ValidationError'];
@@ -2910,6 +3390,37 @@ export interface operations {
             };
         };
     };
+    devices_given_api_appointments__appointment_id__device_grants_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                appointment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GivenDeviceView"][];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     grant_device_api_appointments__appointment_id__device_grants_post: {
         parameters: {
             query?: never;
@@ -2933,6 +3444,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["DeviceGrantView"];
                 };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    take_device_back_api_appointments__appointment_id__device_grants__grant_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                appointment_id: string;
+                grant_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Validation Error */
             422: {
@@ -3269,6 +3810,204 @@ export interface operations {
             };
         };
     };
+    propose_deletion_api_cases__case_id__deletion_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    cancel_deletion_api_cases__case_id__deletion_cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_certificate_api_cases__case_id__deletion_certificate_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CertificateView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    certificate_json_api_cases__case_id__deletion_certificate_json_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    certificate_pdf_api_cases__case_id__deletion_certificate_pdf_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    confirm_deletion_api_cases__case_id__deletion_confirm_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeletionConfirm"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_findings_api_cases__case_id__findings_get: {
         parameters: {
             query?: never;
@@ -3322,6 +4061,143 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FindingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_keeping_api_cases__case_id__keeping_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    put_class_api_cases__case_id__keeping_class_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ClassChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    post_hold_api_cases__case_id__legal_holds_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    lift_hold_api_cases__case_id__legal_holds__hold_id__lift_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+                hold_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
                 };
             };
             /** @description Validation Error */
@@ -3663,6 +4539,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_keeping_api_keeping_get: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                shelf?: components["schemas"]["Shelf"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingPage"];
+                };
             };
             /** @description Validation Error */
             422: {
@@ -4630,6 +5538,28 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_storage_api_storage_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
                 };
             };
         };
