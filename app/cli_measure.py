@@ -291,6 +291,30 @@ def drill_alignment(
         raise typer.Exit(1)
 
 
+@drill.command("powerloss")
+def drill_powerloss(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="Of talk, recorded.")] = 6,
+    every: Annotated[int, typer.Option(min=1, help="Cut at every so many system calls.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="A scenario's name; repeatable.")] = None,
+    seed: Annotated[int, typer.Option()] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut the power at every system call of a recording, six ways each: what is left of it?"""
+    from bench.powerloss import ToolMissing, in_words, run
+    from bench.powerloss_talk import Scenario
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        scenarios = [Scenario(name) for name in only or Scenario]
+        rows = _all(run(seconds, seed, every=every, scenarios=scenarios), report)
+    except (ToolMissing, ValueError) as error:
+        raise _cannot_run(error) from error
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
 async def _campaign(rows: AsyncIterator[Row], report: _Report) -> list[Row]:
     """Tell each row as it comes, the result among them as the last."""
     async for row in rows:
