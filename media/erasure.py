@@ -28,7 +28,10 @@ LIST_NAME: Final = "erased.json"
 CERTIFICATE_NAME: Final = "certificate.json"
 CERTIFICATE_SIGNATURE_NAME: Final = "certificate.sig"
 _KEPT: Final = (manifest.FILE_NAME, signing.FILE_NAME)
-_LEFT: Final = frozenset({*_KEPT, LIST_NAME, CERTIFICATE_NAME, CERTIFICATE_SIGNATURE_NAME})
+_SCRUB_STATE: Final = "scrub.json"  # the nightly look at the book that stays (media/scrub.py)
+_LEFT: Final = frozenset(
+    {*_KEPT, LIST_NAME, CERTIFICATE_NAME, CERTIFICATE_SIGNATURE_NAME, _SCRUB_STATE}
+)
 """What stands in the directory of a deleted recording; beside it drafts of these, empty locks."""
 PATIENCE_S: Final = 60.0
 
@@ -90,7 +93,11 @@ def _bury(directory: Path, tomb: Path, blobs: BlobStore, prefix: str, patience_s
     directory.mkdir(parents=True, exist_ok=True)
     if is_erased(directory):
         return
-    with manifest.locked(directory, patience_s=patience_s):
+    with (
+        # In this order, as finishing takes them: nobody makes files of what is being buried.
+        manifest.locked(directory, patience_s=patience_s, name=manifest.FINISHING_LOCK),
+        manifest.locked(directory, patience_s=patience_s),
+    ):
         found = _take_list(directory, blobs, prefix)
         text = json.dumps(asdict(found), ensure_ascii=False, indent=1, sort_keys=True)
         manifest.write_durably(directory / LIST_NAME, text.encode() + b"\n")

@@ -245,7 +245,7 @@ def verify(directory: Path) -> Verification:
                 Problem(FILE_NAME, "not_sealed", "The recording has no manifest: recover it first.")
             )
         return Verification(str(directory), 0, 0, tuple(problems), None)
-    signed_by = _signed_by(directory, problems)
+    key = signed_by(directory, problems)
     for entry in book.journals:
         problems.extend(_verify_entry(directory, entry))
     known = {entry.path for entry in book.journals} | set(book.unreadable)
@@ -257,10 +257,12 @@ def verify(directory: Path) -> Verification:
     for name in book.unreadable:
         problems.append(Problem(name, "unreadable", "This journal's header cannot be trusted."))
     total = sum(entry.bytes for entry in book.journals)
-    return Verification(str(directory), len(book.journals), total, tuple(problems), signed_by)
+    return Verification(str(directory), len(book.journals), total, tuple(problems), key)
 
 
-def _signed_by(directory: Path, problems: list[Problem]) -> str | None:
+def signed_by(directory: Path, problems: list[Problem]) -> str | None:
+    """The public key (base64) whose signature over the manifest holds, or None. What is wrong with
+    the signature goes to `problems`."""
     try:
         signature = Signature.decode((directory / signing.FILE_NAME).read_bytes())
     except FileNotFoundError:
@@ -620,10 +622,10 @@ def lock_directory(directory: Path, name: str = _LOCK_NAME) -> int | None:
 
 
 @contextmanager
-def locked(directory: Path, *, patience_s: float) -> Iterator[None]:
-    """Hold the recording's lock. Raises `RecordingBusy` if it is not free within `patience_s`."""
+def locked(directory: Path, *, patience_s: float, name: str = _LOCK_NAME) -> Iterator[None]:
+    """Hold one of the recording's locks. Raises `RecordingBusy` if it is not free in time."""
     until = time.monotonic() + patience_s
-    while (fd := lock_directory(directory)) is None:
+    while (fd := lock_directory(directory, name)) is None:
         if time.monotonic() >= until:
             raise RecordingBusy("This recording is still being written or closed.")
         time.sleep(0.05)
