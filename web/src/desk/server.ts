@@ -4,6 +4,7 @@ import type {
   AppointmentCreate,
   CancelAppointment,
   DeviceCheck,
+  DeviceGrantCreate,
   KioskCreate,
   Language,
   NoticeGiven,
@@ -32,6 +33,18 @@ export const outcome = (id: string) =>
 /** A PDF; opened in a tab of its own, where the browser prints it. */
 export const slipAddress = (id: string, lang: string) =>
   `/api/appointments/${encodeURIComponent(id)}/slip.pdf?lang=${encodeURIComponent(lang)}`;
+
+export const devicesGiven = (id: string) =>
+  api.get('/api/appointments/{appointment_id}/device-grants', { path: { appointment_id: id } });
+export const grantDevice = (id: string, body: DeviceGrantCreate) =>
+  api.post('/api/appointments/{appointment_id}/device-grants', {
+    path: { appointment_id: id },
+    body,
+  });
+export const takeDeviceBack = (id: string, grant_id: string) =>
+  api.delete('/api/appointments/{appointment_id}/device-grants/{grant_id}', {
+    path: { appointment_id: id, grant_id },
+  });
 
 export const kiosks = () => api.get('/api/kiosks');
 export const createKiosk = (body: KioskCreate) => api.post('/api/kiosks', { body });

@@ -23,5 +23,6 @@ export { say } from './toasts';
 export { useDeed, useDeedsInOrder, useLoad } from './useLoad';
 export { useNow } from './useNow';
 export { useWords } from './useWords';
+export { default as UiCopy } from './UiCopy.vue';
 export { howLong } from './howLong';
 export { useCall, type Call } from './useCall';
