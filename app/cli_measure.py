@@ -26,12 +26,18 @@ class _Report:
     """Says and keeps what a measurement yields. `in_words` is for people, if nobody wants JSON."""
 
     def __init__(
-        self, in_words: Callable[[Row], str], *, as_json: bool, save: Path | None = None
+        self,
+        in_words: Callable[[Row], str],
+        *,
+        as_json: bool,
+        save: Path | None = None,
+        earlier: Iterable[Row] = (),
     ) -> None:
+        """`earlier`: rows of a part that was run before; kept with the others, not said again."""
         self._in_words = in_words
         self._as_json = as_json
         self._save = save
-        self._kept: list[Row] = []
+        self._kept: list[Row] = list(earlier)
 
     def row(self, row: Row) -> None:
         self._kept.append(row)
@@ -312,6 +318,39 @@ def drill_powerloss(
     except (ToolMissing, ValueError) as error:
         raise _cannot_run(error) from error
     if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("recording")
+def drill_recording(
+    *,
+    kills: Annotated[int, typer.Option(min=1)] = 100,
+    kinds: Annotated[str, typer.Option(help="Of live, syscall, house.")] = "live,syscall,house",
+    seed_number: Annotated[int, typer.Option("--seed")] = 1,
+    seconds: Annotated[float, typer.Option(help="Begin nothing new after so long; 0: no end.")] = 0,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Add to what --save has.")] = False,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """kill -9 a recording node, its finishing and a house, anywhere: what is lost, what doubled?"""
+    from bench.crash import KINDS, Plan, in_words, run, summary
+
+    chosen = tuple(name for name in KINDS if name in kinds.split(","))
+    if not chosen or (go_on and save is None):
+        raise typer.BadParameter("Give some of the kinds, and with --go-on a file to --save.")
+    earlier: list[Row] = []
+    if go_on and save is not None and save.exists():
+        earlier = [row for row in json.loads(save.read_text(encoding="utf-8")) if "kind" in row]
+    report = _Report(in_words, as_json=as_json, save=save, earlier=earlier)
+    try:
+        for row in run(Plan(kills, seed_number, chosen, seconds or float("inf")), earlier):
+            report.row(row)
+            report.keep()
+    except (RuntimeError, TimeoutError) as error:
+        raise _cannot_run(error) from error
+    result = summary(report.keep())
+    report.result(result)
+    if not result["ok"]:
         raise typer.Exit(1)
 
 
