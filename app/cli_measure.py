@@ -297,30 +297,6 @@ def drill_alignment(
         raise typer.Exit(1)
 
 
-@drill.command("powerloss")
-def drill_powerloss(
-    *,
-    seconds: Annotated[float, typer.Option(min=1, max=120, help="Of talk, recorded.")] = 6,
-    every: Annotated[int, typer.Option(min=1, help="Cut at every so many system calls.")] = 1,
-    only: Annotated[list[str] | None, typer.Option(help="A scenario's name; repeatable.")] = None,
-    seed: Annotated[int, typer.Option()] = 1,
-    save: Save = None,
-    as_json: AsJson = False,
-) -> None:
-    """Cut the power at every system call of a recording, six ways each: what is left of it?"""
-    from bench.powerloss import ToolMissing, in_words, run
-    from bench.powerloss_talk import Scenario
-
-    report = _Report(in_words, as_json=as_json, save=save)
-    try:
-        scenarios = [Scenario(name) for name in only or Scenario]
-        rows = _all(run(seconds, seed, every=every, scenarios=scenarios), report)
-    except (ToolMissing, ValueError) as error:
-        raise _cannot_run(error) from error
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
-
-
 @drill.command("recording")
 def drill_recording(
     *,
@@ -351,6 +327,113 @@ def drill_recording(
     result = summary(report.keep())
     report.result(result)
     if not result["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("fuzz")
+def drill_fuzz(
+    *,
+    seconds: Annotated[float, typer.Option(min=0, help="For each target; 0: no limit.")] = 10,
+    inputs: Annotated[int, typer.Option(min=0, help="For each target; 0: no limit.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="A target's name; repeatable.")] = None,
+    seed: Annotated[int, typer.Option()] = 1,
+    keep: Annotated[Path | None, typer.Option(help="Leave corpora and faults here.")] = None,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Feed damaged input to every parser of outside bytes: does any raise what it may not?"""
+    from bench.fuzz import Budget, in_words, run
+
+    if not seconds and not inputs:
+        raise typer.BadParameter("Limit the seconds or the inputs.")
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        rows = _all(run(only or (), Budget(seconds, inputs), seed=seed, keep=keep), report)
+    except ValueError as error:
+        raise _cannot_run(error) from error
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("bitrot")
+def drill_bitrot(
+    files: Annotated[int, typer.Option(min=1)] = 1000,
+    seed_number: Annotated[int, typer.Option("--seed")] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Flip one bit in each of many files: does the scrub find every one, and nothing else?"""
+    from bench.bitrot import in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    rows = asyncio.run(_campaign(run(files, seed_number), report))
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("race")
+def drill_race(
+    *,
+    rounds: Annotated[int, typer.Option(min=0, help="Books closed.")] = 10_000,
+    processes: Annotated[int, typer.Option(min=2, max=64)] = 8,
+    finish_rounds: Annotated[
+        int, typer.Option(min=0, help="Recordings taken to the composed picture.")
+    ] = 20,
+    seed_number: Annotated[int, typer.Option("--seed")] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Many processes close and finish the same crashed recordings; some are killed at it."""
+    from bench.race import in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    rows = _all(run(rounds, processes, finish_rounds, seed_number), report)
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("storm")
+def drill_storm(
+    *,
+    datagrams: Annotated[int, typer.Option(min=1000)] = 200_000,
+    per_second: Annotated[float, typer.Option(min=100, max=100_000)] = 20_000,
+    seed: Annotated[int, typer.Option()] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hostile datagrams at the port of a live, recorded call: does anyone in it notice?"""
+    from bench.storm import StormUnavailable, in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        rows = _all(run(datagrams, per_second, seed), report)
+    except StormUnavailable as error:
+        raise _cannot_run(error) from error
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+@drill.command("powerloss")
+def drill_powerloss(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="Of talk, recorded.")] = 6,
+    every: Annotated[int, typer.Option(min=1, help="Cut at every so many system calls.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="A scenario's name; repeatable.")] = None,
+    seed: Annotated[int, typer.Option()] = 1,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut the power at every system call of a recording, six ways each: what is left of it?"""
+    from bench.powerloss import ToolMissing, in_words, run
+    from bench.powerloss_talk import Scenario
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        scenarios = [Scenario(name) for name in only or Scenario]
+        rows = _all(run(seconds, seed, every=every, scenarios=scenarios), report)
+    except (ToolMissing, ValueError) as error:
+        raise _cannot_run(error) from error
+    if not rows[-1]["ok"]:
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import av
 import google_crc32c
 
 from bench.fuzz_net import CAMERA_SSRC, SOUND_SSRC, rtp
-from bench.fuzz_target import Target, Taste, pieces, run_of
+from bench.fuzz_target import Target, Taste, at_the_end, pieces, run_of
 from core.errors import Malformed
 from core.ids import ParticipantId, SessionId
 from media import depayload, journal, manifest, scan, signing
@@ -59,9 +60,10 @@ PPS: Final = bytes.fromhex("68ce3c80")
 
 
 def _scratch() -> Path:
-    """In memory where there is such a place: a campaign must not wear out a disk."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="reception-fuzz-", dir=memory if memory.is_dir() else None))
+    """A folder for as long as the target lasts."""
+    directory = Path(tempfile.mkdtemp(prefix="reception-fuzz-"))
+    at_the_end(partial(shutil.rmtree, directory, ignore_errors=True))
+    return directory
 
 
 # -- Journals ------------------------------------------------------------------------------------
@@ -192,12 +194,9 @@ def _manifest() -> Taste:
 
 def _manifest_seeds() -> Sequence[bytes]:
     directory = _scratch()
-    try:
-        (directory / HEADER.file_name).write_bytes(a_journal())
-        manifest.recover(directory)
-        text = (directory / manifest.FILE_NAME).read_bytes()
-    finally:
-        shutil.rmtree(directory)
+    (directory / HEADER.file_name).write_bytes(a_journal())
+    manifest.recover(directory)
+    text = (directory / manifest.FILE_NAME).read_bytes()
     return [
         text,
         text.replace(b'.rrj"', b'.rrj/../x"'),
@@ -232,13 +231,9 @@ def _mux_json() -> Taste:
 
 def _mux_json_seeds() -> Sequence[bytes]:
     recording, out = _scratch(), _scratch()
-    try:
-        (recording / HEADER.file_name).write_bytes(_hostile_journal(_calls()[0]))
-        mux(recording, out, with_speech=False)
-        return [(out / RESULT_NAME).read_bytes()]
-    finally:
-        shutil.rmtree(recording)
-        shutil.rmtree(out)
+    (recording / HEADER.file_name).write_bytes(_hostile_journal(_calls()[0]))
+    mux(recording, out, with_speech=False)
+    return [(out / RESULT_NAME).read_bytes()]
 
 
 # -- Payloads ------------------------------------------------------------------------------------

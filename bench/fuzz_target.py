@@ -37,6 +37,20 @@ class Target:
     max_bytes: int = 2048
 
 
+_endings: list[Callable[[], object]] = []
+
+
+def at_the_end(call: Callable[[], object]) -> None:
+    """For `prepare`: what is to be closed or removed when the target is through."""
+    _endings.append(call)
+
+
+def end() -> None:
+    """The target is through. The last thing opened is closed first."""
+    while _endings:
+        _endings.pop()()
+
+
 def mutants(seeds: Sequence[bytes], seed: int, max_bytes: int) -> Iterator[bytes]:
     """Damaged seeds without end, the same for the same `seed`."""
     rng = random.Random(seed)

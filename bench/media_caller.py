@@ -241,6 +241,10 @@ class Line:
                 sent_ns, _ = STAMP.unpack_from(buffer.view, buffer.length[0] - STAMP.size)
                 counts.received += 1
                 counts.delays_us.append((now_ns - sent_ns) // 1000)
+                self.heard(second, now_ns)
+
+    def heard(self, second: int, now_ns: int) -> None:
+        """A packet with this second byte has arrived; for those who keep books of their own."""
 
     def _hear(self, compound: bytes) -> None:
         """Whether a compound RTCP packet asks for a keyframe: PLI (RFC 4585) or FIR (RFC 5104)."""
@@ -264,11 +268,20 @@ def _value(pattern: str, sdp: str) -> str:
 class Caller:
     """One participant: what it sends, and over which lines. `hears`: how many others get it."""
 
-    def __init__(self, seed: int, host: str, clip: Clip, counts: Counts, hears: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        host: str,
+        clip: Clip,
+        counts: Counts,
+        hears: int,
+        *,
+        line: Callable[[str, str], Line] = Line,
+    ) -> None:
         self._clip = clip
         self._counts = counts
         self._hears = hears
-        self.out = Line(f"load{seed:04d}", host)
+        self.out = line(f"load{seed:04d}", host)
         self.into = self.out
         stamp = bytes([ABS_SEND_TIME_EXTENSION << 4 | 2, 0, 0, 0])
         level = bytes([AUDIO_LEVEL_EXTENSION << 4, 0x80 | 30, 0, 0])
@@ -406,6 +419,8 @@ def _timestamp(stream: _Stream, now_ns: int) -> int:
 class Load:
     """A share of the callers. Every method is a verb of the parent's."""
 
+    line: Callable[[str, str], Line] = Line
+
     def __init__(self, clip: Path, hears: int) -> None:
         self._clip = read_clip(clip)
         self._hears = hears
@@ -508,7 +523,14 @@ class Load:
 
     def _add(self, count: int) -> None:
         self._callers = [
-            Caller(self._seed + number, self._host, self._clip, self._counts, self._hears)
+            Caller(
+                self._seed + number,
+                self._host,
+                self._clip,
+                self._counts,
+                self._hears,
+                line=self.line,
+            )
             for number in range(count)
         ]
 
@@ -545,7 +567,7 @@ async def messages() -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-async def _serve(load: Load, reply: Callable[[dict[str, Any]], None]) -> None:
+async def serve(load: Load, reply: Callable[[dict[str, Any]], None]) -> None:
     async for message in messages():
         verb = message.pop("verb")
         reply(await getattr(load, verb)(**message))
@@ -564,4 +586,4 @@ def replying() -> Callable[[dict[str, Any]], None]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Load(Path(sys.argv[1]), int(sys.argv[2])), replying()))
+    asyncio.run(serve(Load(Path(sys.argv[1]), int(sys.argv[2])), replying()))

@@ -409,7 +409,10 @@ class _Server:
         return {}
 
     async def count(self) -> dict[str, Any]:
-        return {"dropped": {k: v for k, v in self._node.counters().items() if v}}
+        peers = [peer for room in self._rooms for peer in room.peers()]
+        rejected = sum(peer.stats().rejected for peer in peers)
+        counters = {**self._node.counters(), "rejected": rejected}
+        return {"dropped": {k: v for k, v in counters.items() if v}}
 
     async def hang_up(self) -> dict[str, Any]:
         for room in self._rooms:

@@ -4,9 +4,9 @@ import struct
 
 from aiortc.rtp import RtcpSrPacket
 
-from bench.fuzz_net import CAMERA_SSRC, FORM_RTCP, FORM_RTP, Guarded, rtp
+from bench.fuzz_net import CAMERA_SSRC, FORM_PLAIN, FORM_RTCP, FORM_RTP, NOBODY, Guarded, rtp
 from media.feedback import REPORT_SPACING_NS
-from media.node import MAX_REPORTERS_PER_LEG
+from media.node import MAX_REPORTERS_PER_LEG, STRANGERS_PER_SECOND
 from media.rtp import build_nack, build_pli, build_sender_report
 from media.tables import RTCP_BYTES_PER_SECOND
 from tests.support.relay import MS, Relay
@@ -51,6 +51,21 @@ def test_reports_under_ever_new_names_are_refused_and_the_known_ones_heard() -> 
     guarded.lay(FORM_RTCP, 0, build_pli(1, 1), 1)
     guarded.take(2)
     assert leg.rejected == rejected
+    guarded.close()
+
+
+def test_media_from_an_unknown_address_is_tried_a_few_times_a_second_and_counted() -> None:
+    guarded = Guarded()
+    leg = guarded.room.peers()[0].leg
+    guarded.lay(FORM_RTP, 0, rtp(1, extension=b"\x11m0"), 0)
+    guarded.take(1)
+    for _ in range(2 * STRANGERS_PER_SECOND):
+        guarded.lay(FORM_PLAIN, 2, rtp(2) + bytes(40), 0)
+        guarded.take(1)
+    assert leg.rejected == STRANGERS_PER_SECOND  # so many were tried with the leg's keys
+    assert guarded.node.drops["stranger"] == 2 * STRANGERS_PER_SECOND
+    assert NOBODY not in guarded.node._by_address
+    assert not guarded.node._strays
     guarded.close()
 
 

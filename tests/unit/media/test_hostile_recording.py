@@ -106,8 +106,9 @@ def test_a_manifest_names_only_journals_beside_it(tmp_path: Path, path: object) 
 
 
 def test_a_parameter_set_that_claims_a_wall_has_no_size() -> None:
-    # Exp-Golomb numbers of 31 zeros: a width of 2**36.
-    assert h264_size(b"\x67\x42\xe0\x1f\xf8" + b"\x00\x00\x00\x01\xff\xff\xff\xff" * 4) is None
+    a_wall = bytes.fromhex("67420000dc00001fffffe0")  # 2**21 macroblocks wide, one high
+    assert h264_size(a_wall) is None
+    assert h264_size(bytes.fromhex("67420000dde0")) == (16, 16)
 
 
 def test_a_journal_of_ours_reads_as_before() -> None:
