@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from app.rehearsal import Desk
 from app.seed import Founding, fresh_kiosk_code, seed
 from app.seed_facts import KIOSKS
 from core.settings import Settings
+from scripts.screens_archive import archive
 from tests.e2e import steps
 from tests.e2e.clips import OFFICIAL, PETITIONER, make_clip
 from tests.support.browser import person
@@ -47,12 +49,19 @@ OFFICE_PAGES: Sequence[tuple[str, str, tuple[str, ...]]] = (
 LANGUAGES = {"zh-CN": "汉语", "en": "English", "bo": "བོད་ཡིག"}
 
 
+AXE = Path("web/node_modules/axe-core/axe.min.js")
+SERIOUS = """async () => (await axe.run()).violations
+  .filter((each) => ['serious', 'critical'].includes(each.impact))
+  .map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(' ')).join(', ')}`)"""
+
+
 class Album:
     """Where the pictures go, and what one is called."""
 
-    def __init__(self, out: Path, only: str) -> None:
+    def __init__(self, out: Path, only: str, axe: str = "") -> None:
         self.out = out
         self.only = only
+        self.axe = axe  # its source; empty: nobody looks whether everybody can use the page
         out.mkdir(parents=True, exist_ok=True)
 
     async def take(self, page: Page, name: str) -> None:
@@ -60,6 +69,9 @@ class Album:
             return
         await page.wait_for_timeout(SETTLE_MS)
         await page.screenshot(path=self.out / f"{name}.png")
+        if self.axe:
+            for words in await page.evaluate(f"{self.axe}; ({SERIOUS})()"):
+                print(f"axe: {name}: {words}", flush=True)  # noqa: T201
         print(name, flush=True)  # noqa: T201
 
     async def take_in(self, page: Page, name: str, languages: Sequence[str]) -> None:
@@ -200,10 +212,12 @@ async def trouble(album: Album, driver: Playwright, folder: Path) -> None:
         ):
             pages = Parties(kiosk.pages[0], office.pages[0], hall.pages[0])
             await begin_talk(pages, living)
+            await plugged_in(album, pages)
             await full_disk(album, pages, disk)
             await stopped_camera(album, pages)
             await thin_line(album, pages)
             await lost_line(album, pages)
+            await watched_early(album, pages, living)
     finally:
         await run("umount", str(disk))
 
@@ -332,8 +346,49 @@ async def lost_line(album: Album, pages: Parties) -> None:
         await album.take_in(page, f"trouble.{name}.away", tuple(LANGUAGES))
 
 
-async def main(out: Path, only: str) -> None:
-    album = Album(out, only)
+async def plugged_in(album: Album, pages: Parties) -> None:
+    """A permission for a hall camera is made, shown once, and taken back."""
+    desk, languages = pages.desk, tuple(LANGUAGES)
+    await desk.locator("button.line").first.click()
+    await album.take_in(desk, "trouble.desk.visit", languages)
+    for language in languages:
+        await speak(desk, language)
+        words = {"en": ("Plug in a device", "Make a permission")}.get(language)
+        opens, makes = words or ("接入设备", "开许可")
+        await desk.get_by_role("button", name=opens, exact=True).click()
+        await album.take(desk, f"trouble.desk.plug.{language}")
+        await desk.get_by_role("button", name=makes, exact=True).click()
+        await desk.get_by_role("textbox").last.wait_for()
+        await album.take(desk, f"trouble.desk.plug.made.{language}")
+        await desk.keyboard.press("Escape")
+    await speak(desk, "zh-CN")
+    await desk.get_by_role("button", name="接入设备", exact=True).click()
+    await desk.get_by_role("button", name="收回大厅摄像机的许可").first.click()
+    await desk.get_by_text("收回").last.wait_for()
+    await album.take(desk, "trouble.desk.plug.taken-back.zh-CN")
+    await desk.keyboard.press("Escape")
+    await desk.locator("button.line").first.click()
+
+
+async def watched_early(album: Album, pages: Parties, living: Living) -> None:
+    """The talk ends, and a reviewer is there before its recording is finished."""
+    reviewer = pages.desk
+    await reviewer.context.clear_cookies()
+    await steps.sign_in(reviewer, living, "fuhe")
+    await steps.end(pages.leader)
+    response = await reviewer.request.get(f"{living.server.url}/api/cases")
+    case_id = (await response.json())["items"][0]["id"]
+    await reviewer.goto(f"{living.server.url}/cases/{case_id}")
+    await reviewer.get_by_role("link", name="看回放").first.wait_for()
+    await album.take(reviewer, "trouble.case.early.zh-CN")
+    await reviewer.goto(f"{living.server.url}/review/{case_id}")
+    await album.take(reviewer, "trouble.review.early.zh-CN")
+    await reviewer.get_by_text("合成画面").first.wait_for(timeout=120_000)
+    await album.take(reviewer, "trouble.review.early-whole.zh-CN")
+
+
+async def main(out: Path, only: str, axe: str) -> None:
+    album = Album(out, only, axe)
     with tempfile.TemporaryDirectory() as name:
         async with async_playwright() as driver:
             # Trouble is named after itself alone.
@@ -349,6 +404,13 @@ async def well(album: Album, driver: Playwright, folder: Path) -> None:
     await seed(settings)
     password = (folder / "var/demo-password").read_text().strip()
     codes = {county: await fresh_kiosk_code(settings, name) for name, county in KIOSKS}
+    # Thirty-one years go by in the archive: it has the prefecture to itself, in a copy.
+    if not album.only or album.only.startswith("archivist"):
+        shutil.copytree(folder / "var", folder / "archive")
+        later = settings.model_copy(update={"var_dir": folder / "archive"})
+        await archive(album, driver, later, password, folder)
+    if album.only.startswith("archivist"):
+        return
     server = ServerProcess(folder / "var")
     await asyncio.to_thread(server.start)
     try:
@@ -366,5 +428,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", default="", help="only pictures whose name contains this")
+    parser.add_argument("--axe", action="store_true", help="also tell what axe-core finds serious")
     chosen = parser.parse_args()
-    asyncio.run(main(chosen.out, chosen.only))
+    asyncio.run(main(chosen.out, chosen.only, AXE.read_text() if chosen.axe else ""))
