@@ -185,6 +185,33 @@ def recording_recover(directory: Directory) -> None:
     typer.echo(f"sealed: {len(book.journals)} journals")
 
 
+@recording.command("scrub")
+def recording_scrub(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Not only what has not been looked at for six days.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read finished recordings again: has a bit flipped? What runs every night by itself."""
+    from app.scrubbing import as_row, in_words, scrub_once
+    from media.scrub import Look
+
+    def tell(look: Look) -> None:
+        if as_json:
+            typer.echo(json.dumps(as_row(look), ensure_ascii=False))
+        elif look.problems:
+            typer.echo(in_words(look))
+
+    report = asyncio.run(scrub_once(settings(), everything=everything, tell=tell))
+    if as_json:
+        typer.echo(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        typer.echo(f"{report.recordings} looked at, {len(report.damaged)} damaged")
+        typer.echo(f"{report.chain_links} in the chain, {report.chain_problems} problems")
+    if report.damaged or report.chain_problems:
+        raise typer.Exit(1)
+
+
 @recording.command("recompose")
 def recording_recompose(
     directory: Directory,

@@ -1,12 +1,14 @@
 """What is well and what is not, in facts that a county clerk can act on."""
 
 import asyncio
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from starlette.datastructures import State
 
-from app import storage
+from app import scrubbing, storage
 from core import audit
 from core.edge import Services
 from core.events import Event
@@ -45,7 +47,17 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         "events_waiting": waiting,
         "recordings": by_state,
         "audit_chain_broken_at": broken_at,
+        "scrub": _scrub(services),
     }
+
+
+def _scrub(services: Services) -> dict[str, Any] | None:
+    """What the last scrub found; None before the first. `late` when nights go by without one."""
+    report = scrubbing.last_report(services.settings)
+    if report is None:
+        return None
+    since = services.clock.now() - datetime.fromisoformat(report.at)
+    return {**asdict(report), "late": since > scrubbing.LATE_AFTER}
 
 
 async def _answers(question: Any) -> bool:  # an awaitable of whatever the engine says

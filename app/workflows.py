@@ -6,6 +6,7 @@ data (SQLite or PostgreSQL) and resumes at the first unfinished one after a cras
 
     SESSION_STARTED → the appointment is called
     SESSION_ENDED   → open_case ∥ (seal → mux: can be watched) → (verify → poster → compose)
+    one at night    → scrub: every finished recording is read again within seven days
 
 A case never waits for the muxer, and no recording's files wait for another one's picture. Workflow
 threads do no work of their own: database steps run on the process's event loop, media steps in
@@ -21,6 +22,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
 import structlog
@@ -28,9 +30,10 @@ from dbos import DBOS, SetWorkflowID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import durable
+from app import durable, scrubbing
 from cases import intake
 from cases.model import Case
+from core.clock import LOCAL_ZONE
 from core.edge import Services
 from core.events import Event, EventKind, mark_handled, unhandled
 from core.ids import AppointmentId, RecordingId, SessionId, new_id
@@ -155,6 +158,22 @@ def _media_steps(recording_id: str, steps: Sequence[str], turn: asyncio.Lock) ->
     return house().wait(run(), timeout_s=None)
 
 
+@DBOS.workflow()
+def nightly_scrub(night: str) -> int:
+    """One round of app/scrubbing.py; `night` names it, so that it is begun once."""
+    return scrub_step(night)
+
+
+@DBOS.step()
+def scrub_step(night: str) -> int:
+    async def scrub() -> int:
+        report = await scrubbing.scrub_round(house().services, within_s=scrubbing.NIGHT_S)
+        log.info("night_scrubbed", night=night)
+        return report.recordings
+
+    return house().wait(scrub(), timeout_s=None)
+
+
 class Workflows:
     """The dispatcher's life: `start` with the process, `poke` after a commit, `stop` at the end."""
 
@@ -163,6 +182,7 @@ class Workflows:
         self._poll_s = IDLE_POLL_S if "room" in services.settings.roles else POLL_S
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._night: asyncio.Task[None] | None = None
         # DBOS is called from threads of ours only: called on a loop, it replaces that loop's
         # default executor by its own and shuts it down with itself (dbos 3.4).
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="workflows")
@@ -171,6 +191,7 @@ class Workflows:
         House.current = House(self._services, asyncio.get_running_loop())
         await self._in_thread(self._launch)
         self._task = asyncio.create_task(self._dispatch_forever(), name="dispatch events")
+        self._night = asyncio.create_task(self._scrub_nightly(), name="scrub nightly")
 
     def poke(self) -> None:
         """Something was committed; look now. Never blocks."""
@@ -181,10 +202,11 @@ class Workflows:
         await self._in_thread(_start_finish, recording_id, f"finish-{recording_id}-{new_id()}")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._night):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         # In this order: what is cancelled now must not be written down as having failed.
         await self._in_thread(durable.stop)
         await house().abandon()
@@ -210,6 +232,23 @@ class Workflows:
                 wait_s = POLL_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), wait_s)
+
+    async def _scrub_nightly(self) -> None:
+        """Begin a round every night. What was begun and not ended DBOS takes up by itself."""
+        began_at: datetime | None = None
+        while True:
+            now = self._services.clock.now()
+            report = scrubbing.last_report(self._services.settings)
+            ended_at = datetime.fromisoformat(report.at) if report else None
+            last_at = max((at for at in (began_at, ended_at) if at), default=None)
+            at = scrubbing.next_round(now, last_at)
+            await asyncio.sleep(max(0.0, (at - now).total_seconds()))
+            began_at = self._services.clock.now()
+            night = f"{began_at.astimezone(LOCAL_ZONE):%Y-%m-%d-%H}"
+            try:
+                await self._in_thread(_start_scrub, night)
+            except Exception:  # the edge of a task: a database in trouble must not end the nights
+                log.exception("scrub_not_begun")
 
     async def dispatch(self) -> None:
         """Act on every event that nobody has acted on."""
@@ -258,6 +297,11 @@ class Workflows:
 def _start_after_call(session_id: str) -> None:
     with SetWorkflowID(f"after-call-{session_id}"):
         DBOS.start_workflow(after_call, session_id)
+
+
+def _start_scrub(night: str) -> None:
+    with SetWorkflowID(f"scrub-{night}"):
+        DBOS.start_workflow(nightly_scrub, night)
 
 
 def _start_finish(recording_id: str, workflow_id: str) -> None:

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     redis_url: str = ""
     ffmpeg: Path | None = None
     web_dir: Path = Path(__file__).parents[1] / "web" / "dist"
+    scrub_mib_per_s: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """How fast the nightly scrub reads finished recordings again."""
     min_free_disk_mib: Annotated[int, Field(ge=64)] = 2048
     """Below this no recording begins: what is left is for the talks that are under way."""
     recorded_hour_mib: Annotated[int, Field(ge=100, le=100_000)] = 4000

@@ -321,6 +321,8 @@ async def _keep(
             files = [
                 _made_row(recording_id, FileKind.COMPOSED, "video/mp4", _COMPOSED_POSITION, done)
             ]
+    if files and await _is_over(house, recording_id):
+        return  # deleted meanwhile: nothing of it may come back
     for row in files:
         source = Path(job.work) / row.blob_key.rsplit("/", 1)[1]
         await asyncio.to_thread(house.blobs.put_file, row.blob_key, source)
@@ -342,6 +344,11 @@ async def _keep(
             recording.ready_at = house.clock.now()
 
     await house.database.run(work)
+
+
+async def _is_over(house: Workshop, recording_id: RecordingId) -> bool:
+    async with house.database.reading() as tx:
+        return (await _recording(tx, recording_id)).state in _OVER
 
 
 async def _fail(

@@ -628,7 +628,7 @@ def locked(directory: Path, *, patience_s: float, name: str = _LOCK_NAME) -> Ite
     while (fd := lock_directory(directory, name)) is None:
         if time.monotonic() >= until:
             raise RecordingBusy("This recording is still being written or closed.")
-        time.sleep(0.05)
+        time.sleep(0.01)
     try:
         yield
     finally:

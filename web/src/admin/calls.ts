@@ -21,6 +21,18 @@ export interface StorageForecast {
   short_if_full_on: string | null;
 }
 
+/** What the nightly look at finished recordings found; see app/scrubbing.py. */
+export interface ScrubReport {
+  at: string;
+  recordings: number;
+  /** Ids of recordings in which something has changed. */
+  damaged: string[];
+  overdue: number;
+  chain_problems: number;
+  /** Nights went by without a look. */
+  late: boolean;
+}
+
 /** What the server knows about itself; see app/health.py. */
 export interface HealthReport {
   ready: Record<string, boolean>;
@@ -33,6 +45,8 @@ export interface HealthReport {
   recordings: Record<string, number>;
   /** Position of the first audit line that does not fit the chain; null while all do. */
   audit_chain_broken_at: number | null;
+  /** Null before the first night. */
+  scrub: ScrubReport | null;
 }
 
 export function health(): Promise<HealthReport> {
