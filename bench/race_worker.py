@@ -66,6 +66,7 @@ class Finish:
 def racer(tasks: Connection, barrier: Barrier) -> None:
     """A racer's whole life: tasks come, answers go, None ends it."""
     _end_with_parent()
+    structlog.reset_defaults()  # what the command told it to leave out is counted here
     while (task := tasks.recv()) is not None:
         try:
             answer = _close(task, barrier) if isinstance(task, Close) else _finish(task, barrier)
