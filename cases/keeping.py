@@ -459,6 +459,7 @@ async def complete(
     tx.add(made)
     row.deleted_at, row.trouble = now, None
     await tx.execute(delete(RecordingFile).where(RecordingFile.recording_id == it.recording.id))
+    it.recording.state = RecordingState.EXPIRED
     it.recording.timeline = {}
     await _note(
         tx, it, EventWord.RECORDING_DELETED,

@@ -25,12 +25,14 @@ from media import manifest, signing
 from media.signing import Signature
 
 LIST_NAME: Final = "erased.json"
+_DRAFT_NAME: Final = "erasing.json"
+"""The list while everything is still there; it gets its name in the cleared place."""
 CERTIFICATE_NAME: Final = "certificate.json"
 CERTIFICATE_SIGNATURE_NAME: Final = "certificate.sig"
 _KEPT: Final = (manifest.FILE_NAME, signing.FILE_NAME)
 _SCRUB_STATE: Final = "scrub.json"  # the nightly look at the book that stays (media/scrub.py)
 _LEFT: Final = frozenset(
-    {*_KEPT, LIST_NAME, CERTIFICATE_NAME, CERTIFICATE_SIGNATURE_NAME, _SCRUB_STATE}
+    {*_KEPT, _DRAFT_NAME, LIST_NAME, CERTIFICATE_NAME, CERTIFICATE_SIGNATURE_NAME, _SCRUB_STATE}
 )
 """What stands in the directory of a deleted recording; beside it drafts of these, empty locks."""
 PATIENCE_S: Final = 60.0
@@ -59,7 +61,7 @@ class Erasure:
 
 def is_erased(directory: Path) -> bool:
     """Whether the recording that was here has been deleted: its journals must not be missed."""
-    return (directory / LIST_NAME).is_file() and not any(_doomed(directory))
+    return (directory / LIST_NAME).is_file()
 
 
 def erase(
@@ -100,7 +102,7 @@ def _bury(directory: Path, tomb: Path, blobs: BlobStore, prefix: str, patience_s
     ):
         found = _take_list(directory, blobs, prefix)
         text = json.dumps(asdict(found), ensure_ascii=False, indent=1, sort_keys=True)
-        manifest.write_durably(directory / LIST_NAME, text.encode() + b"\n")
+        manifest.write_durably(directory / _DRAFT_NAME, text.encode() + b"\n")
         directory.rename(tomb)
         manifest.sync_directory(directory.parent)
 
@@ -108,10 +110,11 @@ def _bury(directory: Path, tomb: Path, blobs: BlobStore, prefix: str, patience_s
 def _keep_the_book(tomb: Path, directory: Path) -> None:
     """Give the recording's place back to what stays, before the tomb is emptied."""
     directory.mkdir(exist_ok=True)
-    for name in (*_KEPT, LIST_NAME):
-        # What is not in the tomb any more was copied before its removal began.
+    # The list last: with it the recording counts as deleted. What is not in the tomb any more was
+    # copied before its removal began.
+    for name, kept_as in (*((name, name) for name in _KEPT), (_DRAFT_NAME, LIST_NAME)):
         with contextlib.suppress(FileNotFoundError):
-            manifest.write_durably(directory / name, (tomb / name).read_bytes())
+            manifest.write_durably(directory / kept_as, (tomb / name).read_bytes())
     manifest.sync_directory(directory)
     manifest.sync_directory(directory.parent)
 

@@ -1,6 +1,7 @@
 """A recording is deleted whole, and what must stay stays, wherever the process was killed."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -139,6 +140,29 @@ def test_a_recording_that_someone_writes_is_not_touched(
     with manifest.locked(directory, patience_s=0), pytest.raises(manifest.RecordingBusy):
         erasure.erase(directory, blobs, PREFIX, patience_s=0)
     assert (directory / "a.l0001.s0000.rrj").is_file()
+
+
+def test_a_recording_of_which_files_are_made_is_not_touched(
+    tmp_path: Path, blobs: DirectoryBlobs
+) -> None:
+    directory = make_recording(tmp_path, blobs)
+    maker = manifest.lock_directory(directory, manifest.FINISHING_LOCK)
+    assert maker is not None
+    with pytest.raises(manifest.RecordingBusy):
+        erasure.erase(directory, blobs, PREFIX, patience_s=0)
+    assert (directory / "a.l0001.s0000.rrj").is_file()
+    os.close(maker)
+    assert len(erasure.erase(directory, blobs, PREFIX).files) == 4
+
+
+def test_what_others_note_beside_the_book_later_changes_nothing(
+    tmp_path: Path, blobs: DirectoryBlobs
+) -> None:
+    directory = make_recording(tmp_path, blobs)
+    gone = erasure.erase(directory, blobs, PREFIX)
+    (directory / "note.json").write_bytes(b"{}")
+    assert erasure.is_erased(directory)
+    assert erasure.erase(directory, blobs, PREFIX) == gone
 
 
 def test_a_recording_of_which_nothing_is_left_can_be_deleted(
