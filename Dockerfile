@@ -1,7 +1,7 @@
 # One image, several commands: `reception serve`, `reception migrate`, `reception doctor`.
 FROM debian:12-slim AS build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
-    python3 python3-venv make ca-certificates && rm -rf /var/lib/apt/lists/*
+    python3 python3-venv python3-dev gcc libc6-dev make ca-certificates && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY . .
 RUN make setup && rm -rf web/node_modules

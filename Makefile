@@ -13,7 +13,7 @@ WEBSRC := $(shell find web/src web/public web/index.html web/vite.config.ts web/
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.installed web/dist/.built web/.fonts/.made ## everything a run needs
+setup: $(VENV)/.installed $(VENV)/.fastlane web/dist/.built web/.fonts/.made ## everything a run needs
 
 run: setup ## set everything up, seed the demo prefecture, serve it and print the addresses
 	$(VENV)/bin/reception demo
@@ -83,6 +83,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(if $(findstring .uv/,$(
 	test -x $(PY) || $(UV) venv -q --python 3.11 $(VENV)
 	$(UV) pip sync -q --python $(PY) --require-hashes requirements.lock
 	$(UV) pip install -q --python $(PY) --no-deps -e .
+	@touch $@
+
+$(VENV)/.fastlane: media/_fastlane.c scripts/build_fastlane $(VENV)/.installed
+	scripts/build_fastlane $(PY)
 	@touch $@
 
 web/node_modules/.installed: web/package-lock.json $(VENV)/.installed

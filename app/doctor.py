@@ -25,6 +25,7 @@ from core.clock import SystemClock
 from core.db import Database
 from core.settings import Settings
 from core.store import open_store, use_once
+from media.fastlane import built_as
 from media.ffmpeg import ffmpeg_path
 from media.selftest import loopback_call
 from media.signing import KeyUnusable, Signer
@@ -228,7 +229,9 @@ async def check_clock(settings: Settings) -> Finding:
 
 async def check_call(settings: Settings) -> Finding:
     result = await loopback_call(SystemClock())
-    words = f"codecs {', '.join(result.codecs)}; sound and picture both ways"
+    relay = "with its common case in C" if built_as() else "all in Python (no compiler at setup)"
+    codecs = ", ".join(result.codecs)
+    words = f"codecs {codecs}; sound and picture both ways; the relay runs {relay}"
     return Finding("call", result.is_well, words if result.is_well else result.words)
 
 

@@ -13,6 +13,7 @@ Live (this page's upper half; nothing here knows files or the database)
     peer      one participant: offers and answers, publications, legs, silence, quality
     tables    Leg, Source, Publication, Subscription: the plain data that the hot loop walks
     router    the hot loop; new SSRCs, holes, repairs, codec changes
+    fastlane  its common case in C (_fastlane.c), where that could be built; the same tables
     feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
     bitrate   how fast a client may send, what a receiver can take: sound first (pure)
     freezes   when a picture stands still for everyone (pure)

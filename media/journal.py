@@ -11,7 +11,7 @@ import json
 import mmap
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
@@ -225,11 +225,11 @@ ArrivedPacket = tuple[int, int, bytes]
 """Track, CLOCK_MONOTONIC ns, the RTP packet."""
 
 
-def encode_batch(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> bytes:
+def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> bytes:
     """What arrived, in order, ready to append: packets become RTP records, bytes are records.
 
     The same bytes as `encode_record` gives, without copying any packet twice: this runs for every
-    packet of every call.
+    packet of every call, unless the same could be built in C (media/_fastlane.c).
     """
     parts: list[bytes] = []
     add, head_of, crc_of = parts.append, _HEAD.pack, _CRC.pack
@@ -244,6 +244,15 @@ def encode_batch(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> bytes:
         add(packet)
         add(crc_of(extend(extend(seed, head), packet)))
     return b"".join(parts)
+
+
+encode_batch: Callable[[int, list[ArrivedPacket | bytes]], bytes]
+try:
+    from media import _fastlane
+
+    encode_batch = _fastlane.encode_batch
+except (ImportError, AttributeError):  # not built, or a processor without the instruction
+    encode_batch = encode_batch_in_python
 
 
 def encode_track(seed: int, at_ns: int, track: TrackRecord) -> bytes:

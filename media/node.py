@@ -174,9 +174,20 @@ class MediaNode:
 
     def _datagrams(self, count: int) -> None:
         now_ns = self.now_ns()  # one reading for all: they came while the last batch was in work
+        lane = self._router.lane
+        if lane is None:
+            self._in_python(0, count, now_ns)
+            return
+        messages, by_address, at = self._socket.messages_address, self._by_address, 0
+        while at < count:
+            left = lane.forward_batch(messages, at, count, MAX_PLAIN_BYTES, by_address, now_ns)
+            self._in_python(left, min(left + 1, count), now_ns)  # one that it will not take
+            at = left + 1
+
+    def _in_python(self, first: int, end: int, now_ns: int) -> None:
         received, senders = self._socket.received, self._socket.senders
         by_address, receive = self._by_address, self._router.receive
-        for at in range(count):
+        for at in range(first, end):
             buffer = received[at]
             length = buffer.length[0]
             if not MIN_RTCP_BYTES <= length < MAX_PLAIN_BYTES:

@@ -66,15 +66,16 @@ class PacketBuffer:
 class SrtpSession:
     """One direction of one leg: keys, rollover counters and the replay window of each SSRC.
 
-    `context` is libsrtp's handle and is valid only while this object lives; tables that copy the
-    handle for speed must also hold the session.
+    `context` is libsrtp's handle, and `handle` its address; both are valid only while this object
+    lives; tables that copy them for speed must also hold the session.
     """
 
-    __slots__ = ("_owner", "context")
+    __slots__ = ("_owner", "context", "handle")
 
     def __init__(self, session: Session) -> None:
         self._owner = session
         self.context: Any = session._srtp[0]
+        self.handle = address_of(self.context)
 
     def forget(self, ssrc: int) -> None:
         """Remember nothing of this SSRC. libsrtp keeps a replay window for each one it has ever
@@ -91,6 +92,13 @@ class SrtpSession:
     def outbound(cls, key: bytes, profile: int) -> "SrtpSession":
         """For packets of any SSRC to the other side. `key` is master key and salt."""
         return cls(Session(_policy(key, profile, Policy.SSRC_ANY_OUTBOUND)))
+
+
+def address_of(pointer: Any) -> int:
+    """Where a cffi pointer, array or function points to."""
+    if isinstance(pointer, ffi.CData):
+        return int(ffi.cast("uintptr_t", pointer))
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, pointer.__name__)))
 
 
 def _policy(key: bytes, profile: int, direction: int) -> Policy:

@@ -12,6 +12,7 @@ from aiortc.rtp import (
 
 from media.bitrate import VIDEO_CAP_BPS, VIDEO_FLOOR_BPS
 from media.events import SpeakingChanged, TrackStarted
+from media.fastlane import built_as
 from media.feedback import (
     KEYFRAME_INTERVAL_NS,
     NACK_GIVE_UP_NS,
@@ -29,9 +30,12 @@ from tests.support.relay import MS, SECOND, Client, Relay, rtp
 LEVEL_ID, STAMP_ID = 2, 3
 
 
-@pytest.fixture
-def relay() -> Relay:
-    return Relay()
+@pytest.fixture(params=["python", "c"])
+def relay(request: pytest.FixtureRequest) -> Relay:
+    """The router alone, and with the lane in front of it that takes the common case."""
+    if request.param == "c" and built_as() is None:
+        pytest.skip("the lane in C is not built here")
+    return Relay(is_in_c=request.param == "c")
 
 
 def numbers(packet: bytes) -> tuple[int, int, int]:

@@ -1,0 +1,597 @@
+/* The common case of the hot loop, and of the journal's records, once more in C.
+
+   media/router.py is the truth: what a packet goes through, in what order and why, is written there.
+   This file does the same to the same tables (media/tables.py) for the packets that make up nearly
+   all of a call: known address, known SSRC, the very next sequence number, the usual payload type,
+   the gate open. Whatever is different in any way is left untouched and returned to Python, so a
+   special case exists once. It reads and writes the very objects that Python does, through the
+   places of their slots, so nothing is kept twice and nothing needs to be brought into line.
+
+   Why at all: an interpreter that is woken a thousand times a second finds the processor's caches
+   cold each time, and then a hundred lines of Python cost three to four times what they cost in a
+   loop (docs/decisions/0009-the-common-case-in-c.md). Built by `make setup` where there is a
+   compiler; without it everything works as before. Every test of the router runs through both
+   (tests/unit/media/test_router.py), and seeded storms of packets compare all tables after each
+   one (tests/unit/media/test_fastlane.py).
+
+   The interpreter is held throughout: nothing here blocks, and nobody else walks the tables. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { ERROR = -1, NOT_MINE = 0, DONE = 1 };
+
+/* As in media/router.py, rtp.py and srtp.py. */
+enum { HEADER_BYTES = 12, EXTENSION_HEAD_AT = 12, EXTENSION_HEAD_BYTES = 5, STAMP_BYTES = 3 };
+static const int64_t SECOND_NS = 1000000000;
+
+typedef int (*srtp_call)(void *context, void *packet, int *length);
+
+/* -- Slots: where Python keeps what -------------------------------------------------------------- */
+
+#define LEG_SLOTS(S) \
+    S(inbound) S(outbound) S(address) S(is_connected) S(numbers) S(sources) S(tap) \
+    S(last_packet_ns) S(packets_in) S(bytes_in) S(rejected)
+#define SOURCE_SLOTS(S) \
+    S(publication) S(payload_type) S(clock_rate) S(next_seq) S(advanced) S(received) \
+    S(last_timestamp) S(transit) S(jitter) S(is_anchored) S(seq_offset) S(timestamp_offset) \
+    S(track_index) S(extension_id) S(extension_head) S(extension_at)
+#define PUBLICATION_SLOTS(S) \
+    S(source) S(is_open) S(is_speaking) S(loud_packets) S(cache) S(cache_mask) S(targets) \
+    S(translated) S(next_seq) S(next_timestamp) S(last_arrival_ns)
+#define SUBSCRIPTION_SLOTS(S) S(leg) S(seq_offset) S(ssrc) S(rtx_ssrc) S(packets) S(octets)
+#define SESSION_SLOTS(S) S(handle)
+
+#define DECLARE(name) Py_ssize_t name;
+static struct { LEG_SLOTS(DECLARE) } leg_at;
+static struct { SOURCE_SLOTS(DECLARE) } source_at;
+static struct { PUBLICATION_SLOTS(DECLARE) } publication_at;
+static struct { SUBSCRIPTION_SLOTS(DECLARE) } subscription_at;
+static struct { SESSION_SLOTS(DECLARE) } session_at;
+
+/* Where instances of `type` keep `name`; -1 with an exception if that is no slot. */
+static Py_ssize_t slot_of(PyObject *type, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(type, name);
+    if (found == NULL)
+        return -1;
+    Py_ssize_t at = -1;
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type)
+        && ((PyMemberDescrObject *)found)->d_member->type == T_OBJECT_EX)
+        at = ((PyMemberDescrObject *)found)->d_member->offset;
+    else
+        PyErr_Format(PyExc_TypeError, "%R.%s is not a slot", type, name);
+    Py_DECREF(found);
+    return at;
+}
+
+#define LEARN_LEG(name) if ((leg_at.name = slot_of(leg, #name)) < 0) return -1;
+#define LEARN_SOURCE(name) if ((source_at.name = slot_of(source, #name)) < 0) return -1;
+#define LEARN_PUBLICATION(name) \
+    if ((publication_at.name = slot_of(publication, #name)) < 0) return -1;
+#define LEARN_SUBSCRIPTION(name) \
+    if ((subscription_at.name = slot_of(subscription, #name)) < 0) return -1;
+#define LEARN_SESSION(name) if ((session_at.name = slot_of(session, #name)) < 0) return -1;
+
+static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
+                       PyObject *subscription, PyObject *session)
+{
+    LEG_SLOTS(LEARN_LEG)
+    SOURCE_SLOTS(LEARN_SOURCE)
+    PUBLICATION_SLOTS(LEARN_PUBLICATION)
+    SUBSCRIPTION_SLOTS(LEARN_SUBSCRIPTION)
+    SESSION_SLOTS(LEARN_SESSION)
+    return 0;
+}
+
+/* A borrowed reference. `leg_at.tap` of a leg is AT(leg, leg_at.tap). */
+#define AT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
+
+static inline int64_t number(PyObject *object, Py_ssize_t offset)
+{
+    return PyLong_AsLongLong(AT(object, offset));
+}
+
+static inline int put(PyObject *object, Py_ssize_t offset, int64_t value)
+{
+    PyObject *made = PyLong_FromLongLong(value);
+    if (made == NULL)
+        return -1;
+    Py_XSETREF(AT(object, offset), made);
+    return 0;
+}
+
+static inline int add(PyObject *object, Py_ssize_t offset, int64_t value)
+{
+    return put(object, offset, number(object, offset) + value);
+}
+
+/* -- Bytes of the network ------------------------------------------------------------------------ */
+
+static inline uint16_t read_16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
+
+static inline uint32_t read_32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+static inline void write_16(uint8_t *at, uint16_t value)
+{
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+static inline void write_32(uint8_t *at, uint32_t value)
+{
+    write_16(at, (uint16_t)(value >> 16));
+    write_16(at + 2, (uint16_t)value);
+}
+
+/* -- The lane ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *router;      /* counts what could not be encrypted, and hears who speaks */
+    PyObject *outbox;      /* its counter `posted` is ours while a batch is in work */
+    srtp_call unprotect, protect;
+    struct iovec *slots;   /* of the outbox: where a packet is built, and its length */
+    uint8_t *names;        /* of the outbox: whom each goes to */
+    int name_bytes, slot_count;
+    int audio_level_extension, loud_level;
+    int posted;
+} Lane;
+
+static PyObject *NAME_posted, *NAME_flush, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
+
+static int take_over(Lane *lane)
+{
+    PyObject *posted = PyObject_GetAttr(lane->outbox, NAME_posted);
+    if (posted == NULL)
+        return -1;
+    lane->posted = (int)PyLong_AsLong(posted);
+    Py_DECREF(posted);
+    return 0;
+}
+
+static int hand_back(Lane *lane)
+{
+    PyObject *posted = PyLong_FromLong(lane->posted);
+    int failed = posted == NULL || PyObject_SetAttr(lane->outbox, NAME_posted, posted) < 0;
+    Py_XDECREF(posted);
+    return failed ? -1 : 0;
+}
+
+/* The outbox is full: let everything go. */
+static int flush(Lane *lane)
+{
+    if (hand_back(lane) < 0)
+        return -1;
+    PyObject *nothing = PyObject_CallMethodNoArgs(lane->outbox, NAME_flush);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : take_over(lane);
+}
+
+static int count_unprotectable(Lane *lane)
+{
+    PyObject *before = PyObject_GetAttr(lane->router, NAME_unprotectable);
+    if (before == NULL)
+        return -1;
+    PyObject *after = PyLong_FromLongLong(PyLong_AsLongLong(before) + 1);
+    Py_DECREF(before);
+    int failed = after == NULL || PyObject_SetAttr(lane->router, NAME_unprotectable, after) < 0;
+    Py_XDECREF(after);
+    return failed ? -1 : 0;
+}
+
+/* Call `method` of `object`. */
+static int call(PyObject *object, PyObject *method, PyObject *first, int64_t second, int64_t third,
+                int order)
+{
+    PyObject *a = PyLong_FromLongLong(second), *b = PyLong_FromLongLong(third), *result = NULL;
+    if (a != NULL && b != NULL) {
+        /* order 0: (first, second, third); 1: (second, first, third) */
+        PyObject *arguments[] = {object, order ? a : first, order ? first : a, b};
+        result = PyObject_VectorcallMethod(method, arguments, 4, NULL);
+    }
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Step 5 of the router: one rewritten, encrypted copy per receiver. */
+static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_ssize_t length,
+                       uint16_t out_seq, uint32_t out_timestamp, Py_ssize_t stamp_at,
+                       uint32_t stamp)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(targets);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *target = PyTuple_GET_ITEM(targets, i);
+        PyObject *leg = AT(target, subscription_at.leg);
+        PyObject *address = AT(leg, leg_at.address), *session = AT(leg, leg_at.outbound);
+        if (address == Py_None || session == Py_None)
+            continue;
+        if (lane->posted == lane->slot_count && flush(lane) < 0)
+            return -1;
+        uint8_t *copy = lane->slots[lane->posted].iov_base;
+        memcpy(copy, packet, (size_t)length);
+        write_16(copy + 2, (uint16_t)(out_seq + number(target, subscription_at.seq_offset)));
+        write_32(copy + 4, out_timestamp);
+        write_32(copy + 8, (uint32_t)number(target, subscription_at.ssrc));
+        if (stamp_at && number(target, subscription_at.rtx_ssrc) != 0) {
+            /* never on packets that may be repeated as they are */
+            copy[stamp_at] = (uint8_t)(stamp >> 16);
+            write_16(copy + stamp_at + 1, (uint16_t)stamp);
+        }
+        int size = (int)length;
+        void *context = (void *)(uintptr_t)number(session, session_at.handle);
+        if (lane->protect(context, copy, &size)) {
+            if (count_unprotectable(lane) < 0)
+                return -1;
+            continue;
+        }
+        lane->slots[lane->posted].iov_len = (size_t)size;
+        memcpy(lane->names + (size_t)lane->posted * (size_t)lane->name_bytes,
+               PyBytes_AS_STRING(address), (size_t)lane->name_bytes);
+        lane->posted++;
+        if (add(target, subscription_at.packets, 1) < 0
+            || add(target, subscription_at.octets, length) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Steps 1 to 5 of the router for a packet that has been looked at and decrypted. */
+static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publication,
+                 PyObject *packet, Py_ssize_t extension_at, int64_t arrival_ns)
+{
+    const uint8_t *bytes = (const uint8_t *)PyBytes_AS_STRING(packet);
+    Py_ssize_t length = PyBytes_GET_SIZE(packet);
+    uint16_t seq = read_16(bytes + 2);
+    uint32_t timestamp = read_32(bytes + 4);
+
+    /* 1. Numbers: in order, or it would not be here. */
+    if (put(source, source_at.next_seq, (uint16_t)(seq + 1)) < 0
+        || add(source, source_at.advanced, 1) < 0 || add(source, source_at.received, 1) < 0)
+        return -1;
+    if (timestamp != number(source, source_at.last_timestamp)) { /* jitter, RFC 3550 A.8 */
+        int64_t rate = number(source, source_at.clock_rate);
+        int64_t transit = (int64_t)((__int128)arrival_ns * rate / SECOND_NS) - timestamp;
+        uint32_t change = (uint32_t)(transit - number(source, source_at.transit));
+        double step = change >= 0x80000000u ? (double)(0x100000000 - change) : (double)change;
+        double jitter = PyFloat_AsDouble(AT(source, source_at.jitter));
+        PyObject *smoothed = PyFloat_FromDouble(jitter + (step - jitter) / 16);
+        if (smoothed == NULL)
+            return -1;
+        Py_XSETREF(AT(source, source_at.jitter), smoothed);
+        if (put(source, source_at.last_timestamp, timestamp) < 0
+            || put(source, source_at.transit, transit) < 0)
+            return -1;
+    }
+
+    /* 2. The gate is open. */
+    uint16_t out_seq = (uint16_t)(seq + number(source, source_at.seq_offset));
+    uint32_t out_timestamp = (uint32_t)(timestamp + number(source, source_at.timestamp_offset));
+    if (put(publication, publication_at.next_seq, (uint16_t)(out_seq + 1)) < 0
+        || put(publication, publication_at.next_timestamp, out_timestamp) < 0
+        || put(publication, publication_at.last_arrival_ns, arrival_ns) < 0)
+        return -1;
+
+    /* 3. Keep it: for receivers that will ask again, and for the record. */
+    PyObject *kept = PyTuple_New(3);
+    if (kept == NULL)
+        return -1;
+    PyTuple_SET_ITEM(kept, 0, PyLong_FromLong(out_seq));
+    PyTuple_SET_ITEM(kept, 1, PyLong_FromLongLong(out_timestamp));
+    PyTuple_SET_ITEM(kept, 2, Py_NewRef(packet));
+    Py_ssize_t place = out_seq & number(publication, publication_at.cache_mask);
+    if (PyList_SetItem(AT(publication, publication_at.cache), place, kept) < 0)
+        return -1;
+    int64_t track = number(source, source_at.track_index);
+    PyObject *tap = AT(leg, leg_at.tap);
+    if (track >= 0 && tap != Py_None && call(tap, NAME_rtp, packet, track, arrival_ns, 1) < 0)
+        return -1;
+
+    /* 4. Audio level is read, abs-send-time is rewritten. */
+    Py_ssize_t stamp_at = 0;
+    uint32_t stamp = 0;
+    if (extension_at == 0 || extension_at + STAMP_BYTES > length) {
+        /* nothing that we use */
+    } else if (number(source, source_at.extension_id) == lane->audio_level_extension) {
+        int level = bytes[extension_at] & 0x7F;
+        int is_quiet = level >= lane->loud_level
+            && AT(publication, publication_at.is_speaking) == Py_False
+            && number(publication, publication_at.loud_packets) == 0;
+        if (!is_quiet /* who is told may want to send something */
+            && (hand_back(lane) < 0
+                || call(lane->router, NAME_hear, source, level, arrival_ns, 0) < 0
+                || take_over(lane) < 0))
+            return -1;
+    } else {
+        stamp_at = extension_at;
+        stamp = (uint32_t)(((__int128)arrival_ns << 18) / SECOND_NS) & 0xFFFFFF;
+    }
+
+    /* 5. The copies. What was just called may have changed whom they go to. */
+    PyObject *targets = Py_NewRef(AT(publication, publication_at.targets));
+    int failed = send_copies(lane, targets, bytes, length, out_seq, out_timestamp, stamp_at, stamp);
+    Py_DECREF(targets);
+    return failed;
+}
+
+/* One SRTP packet from `leg`: done with, or not ours and untouched. */
+static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_t arrival_ns)
+{
+    PyObject *session = AT(leg, leg_at.inbound);
+    if (*length < HEADER_BYTES || AT(leg, leg_at.is_connected) != Py_True || session == Py_None
+        || AT(leg, leg_at.numbers) != Py_None)
+        return NOT_MINE;
+
+    PyObject *ssrc = PyLong_FromUnsignedLong(read_32(data + 8));
+    if (ssrc == NULL)
+        return ERROR;
+    PyObject *source = PyDict_GetItemWithError(AT(leg, leg_at.sources), ssrc);
+    Py_DECREF(ssrc);
+    if (source == NULL)
+        return PyErr_Occurred() ? ERROR : NOT_MINE;
+    PyObject *publication = AT(source, source_at.publication);
+    if (read_16(data + 2) != number(source, source_at.next_seq)
+        || (data[1] & 0x7F) != number(source, source_at.payload_type)
+        || AT(source, source_at.is_anchored) != Py_True
+        || AT(publication, publication_at.is_open) != Py_True
+        || AT(publication, publication_at.source) != source
+        || PyTuple_GET_SIZE(AT(publication, publication_at.translated)) != 0)
+        return NOT_MINE;
+    Py_ssize_t extension_at = 0;
+    if (data[0] & 0x10) { /* header extensions: laid out as last time, or they are looked for */
+        PyObject *head = AT(source, source_at.extension_head);
+        if (data[0] & 0x0F || *length < EXTENSION_HEAD_AT + EXTENSION_HEAD_BYTES
+            || PyBytes_GET_SIZE(head) != EXTENSION_HEAD_BYTES
+            || memcmp(data + EXTENSION_HEAD_AT, PyBytes_AS_STRING(head), EXTENSION_HEAD_BYTES))
+            return NOT_MINE;
+        extension_at = (Py_ssize_t)number(source, source_at.extension_at);
+    }
+
+    /* Nothing has been changed so far, and nothing believed: all that was read was the header. */
+    if (lane->unprotect((void *)(uintptr_t)number(session, session_at.handle), data, length))
+        return add(leg, leg_at.rejected, 1) < 0 ? ERROR : DONE; /* forged, damaged, or replayed */
+
+    PyObject *packet = PyBytes_FromStringAndSize((const char *)data, *length);
+    if (packet == NULL)
+        return ERROR;
+    Py_INCREF(leg);
+    Py_INCREF(source);
+    Py_INCREF(publication);
+    int failed = put(leg, leg_at.last_packet_ns, arrival_ns) < 0
+        || add(leg, leg_at.packets_in, 1) < 0 || add(leg, leg_at.bytes_in, *length) < 0
+        || route(lane, leg, source, publication, packet, extension_at, arrival_ns) < 0;
+    Py_DECREF(publication);
+    Py_DECREF(source);
+    Py_DECREF(leg);
+    Py_DECREF(packet);
+    return failed ? ERROR : DONE;
+}
+
+/* -- What Python calls --------------------------------------------------------------------------- */
+
+static PyObject *lane_forward(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 4)
+        return PyErr_Format(PyExc_TypeError, "forward(leg, packet, length, arrival_ns)");
+    uint8_t *data = PyLong_AsVoidPtr(arguments[1]);
+    int *length = PyLong_AsVoidPtr(arguments[2]);
+    int64_t arrival_ns = PyLong_AsLongLong(arguments[3]);
+    if (PyErr_Occurred() || take_over(lane) < 0)
+        return NULL;
+    int outcome = forward(lane, arguments[0], data, length, arrival_ns);
+    if (outcome == ERROR || hand_back(lane) < 0)
+        return NULL;
+    return PyBool_FromLong(outcome == DONE);
+}
+
+static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 6)
+        return PyErr_Format(PyExc_TypeError, "forward_batch(messages, at, end, most_bytes, "
+                                             "by_address, arrival_ns)");
+    struct mmsghdr *messages = PyLong_AsVoidPtr(arguments[0]);
+    Py_ssize_t at = PyLong_AsSsize_t(arguments[1]), end = PyLong_AsSsize_t(arguments[2]);
+    unsigned most_bytes = (unsigned)PyLong_AsLong(arguments[3]);
+    PyObject *by_address = arguments[4];
+    int64_t arrival_ns = PyLong_AsLongLong(arguments[5]);
+    if (PyErr_Occurred() || take_over(lane) < 0)
+        return NULL;
+    for (; at < end; at++) {
+        struct mmsghdr *message = &messages[at];
+        uint8_t *data = message->msg_hdr.msg_iov->iov_base;
+        if (message->msg_len < HEADER_BYTES || message->msg_len >= most_bytes
+            || data[0] < 128 || data[0] >= 192    /* not RTP or RTCP, RFC 7983 */
+            || (data[1] >= 192 && data[1] < 224)) /* RTCP, RFC 5761 */
+            break;
+        PyObject *address =
+            PyBytes_FromStringAndSize(message->msg_hdr.msg_name, lane->name_bytes);
+        if (address == NULL)
+            return NULL;
+        PyObject *leg = PyDict_GetItemWithError(by_address, address);
+        Py_DECREF(address);
+        if (leg == NULL && PyErr_Occurred())
+            return NULL;
+        if (leg == NULL)
+            break;
+        int outcome = forward(lane, leg, data, (int *)&message->msg_len, arrival_ns);
+        if (outcome == ERROR)
+            return NULL;
+        if (outcome == NOT_MINE)
+            break;
+    }
+    return hand_back(lane) < 0 ? NULL : PyLong_FromSsize_t(at);
+}
+
+static int lane_init(Lane *lane, PyObject *arguments, PyObject *names)
+{
+    static char *known[] = {"tables", "router", "outbox", "unprotect", "protect", "slots", "names",
+                            "name_bytes", "slot_count", "audio_level_extension", "loud_level", NULL};
+    PyObject *leg, *source, *publication, *subscription, *session, *router, *outbox;
+    unsigned long long unprotect, protect, slots, slot_names;
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, names, "(OOOOO)OOKKKKiiii", known, &leg, &source, &publication,
+            &subscription, &session, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
+            &lane->name_bytes, &lane->slot_count, &lane->audio_level_extension, &lane->loud_level))
+        return -1;
+    if (learn_slots(leg, source, publication, subscription, session) < 0)
+        return -1;
+    Py_XSETREF(lane->router, Py_NewRef(router));
+    Py_XSETREF(lane->outbox, Py_NewRef(outbox));
+    lane->unprotect = (srtp_call)(uintptr_t)unprotect;
+    lane->protect = (srtp_call)(uintptr_t)protect;
+    lane->slots = (struct iovec *)(uintptr_t)slots;
+    lane->names = (uint8_t *)(uintptr_t)slot_names;
+    return 0;
+}
+
+static int lane_traverse(Lane *lane, visitproc visit, void *arg)
+{
+    Py_VISIT(lane->router);
+    Py_VISIT(lane->outbox);
+    return 0;
+}
+
+static int lane_clear(Lane *lane)
+{
+    Py_CLEAR(lane->router);
+    Py_CLEAR(lane->outbox);
+    return 0;
+}
+
+static void lane_dealloc(Lane *lane)
+{
+    PyObject_GC_UnTrack(lane);
+    lane_clear(lane);
+    Py_TYPE(lane)->tp_free(lane);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"forward", (PyCFunction)(void (*)(void))lane_forward, METH_FASTCALL, NULL},
+    {"forward_batch", (PyCFunction)(void (*)(void))lane_forward_batch, METH_FASTCALL, NULL},
+    {NULL},
+};
+
+static PyTypeObject LaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "media._fastlane.Lane",
+    .tp_basicsize = sizeof(Lane),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)lane_init,
+    .tp_traverse = (traverseproc)lane_traverse,
+    .tp_clear = (inquiry)lane_clear,
+    .tp_dealloc = (destructor)lane_dealloc,
+    .tp_methods = lane_methods,
+};
+
+/* -- The journal's records ----------------------------------------------------------------------- */
+
+#ifdef __x86_64__
+#include <nmmintrin.h>
+
+/* CRC32C as google_crc32c.extend does it, by the processor's own instruction. */
+__attribute__((target("sse4.2"))) static uint32_t crc32c(uint32_t crc, const uint8_t *data,
+                                                         size_t length)
+{
+    uint64_t wide = (uint32_t)~crc;
+    for (; length >= 8; data += 8, length -= 8) {
+        uint64_t eight;
+        memcpy(&eight, data, 8);
+        wide = _mm_crc32_u64(wide, eight);
+    }
+    uint32_t narrow = (uint32_t)wide;
+    for (; length > 0; data++, length--)
+        narrow = _mm_crc32_u8(narrow, *data);
+    return ~narrow;
+}
+
+enum { RECORD_HEAD_BYTES = 12, CRC_BYTES = 4, RTP_RECORD = 2 };
+
+/* The bytes of journal.encode_batch. In two passes, the first of which only adds up. */
+static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 2 || !PyList_CheckExact(arguments[1]))
+        return PyErr_Format(PyExc_TypeError, "encode_batch(seed, list)");
+    uint32_t seed = (uint32_t)PyLong_AsUnsignedLong(arguments[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *batch = arguments[1];
+    Py_ssize_t total = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
+        PyObject *item = PyList_GET_ITEM(batch, i);
+        PyObject *packet = PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 3
+            ? PyTuple_GET_ITEM(item, 2) : item;
+        if (!PyBytes_CheckExact(packet))
+            return PyErr_Format(PyExc_TypeError, "neither a record nor a packet: %R", item);
+        if (packet != item && PyBytes_GET_SIZE(packet) > 0xFFFF)
+            return PyErr_Format(PyExc_ValueError, "a packet of more than 65,535 bytes");
+        total += PyBytes_GET_SIZE(packet) + (packet == item ? 0 : RECORD_HEAD_BYTES + CRC_BYTES);
+    }
+    PyObject *made = PyBytes_FromStringAndSize(NULL, total);
+    if (made == NULL)
+        return NULL;
+    uint8_t *at = (uint8_t *)PyBytes_AS_STRING(made);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
+        PyObject *item = PyList_GET_ITEM(batch, i);
+        if (PyBytes_CheckExact(item)) {
+            memcpy(at, PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item));
+            at += PyBytes_GET_SIZE(item);
+            continue;
+        }
+        PyObject *packet = PyTuple_GET_ITEM(item, 2);
+        size_t length = (size_t)PyBytes_GET_SIZE(packet);
+        uint64_t at_ns = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(item, 1));
+        write_16(at, (uint16_t)length);
+        at[2] = RTP_RECORD;
+        at[3] = (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(item, 0));
+        write_32(at + 4, (uint32_t)(at_ns >> 32));
+        write_32(at + 8, (uint32_t)at_ns);
+        memcpy(at + RECORD_HEAD_BYTES, PyBytes_AS_STRING(packet), length);
+        write_32(at + RECORD_HEAD_BYTES + length, crc32c(seed, at, RECORD_HEAD_BYTES + length));
+        at += RECORD_HEAD_BYTES + length + CRC_BYTES;
+    }
+    if (PyErr_Occurred())
+        Py_CLEAR(made);
+    return made;
+}
+
+static PyMethodDef encode_batch_method = {
+    "encode_batch", (PyCFunction)(void (*)(void))encode_batch, METH_FASTCALL, NULL};
+#endif
+
+/* -- The module ---------------------------------------------------------------------------------- */
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "media._fastlane", .m_size = -1};
+
+PyMODINIT_FUNC PyInit__fastlane(void)
+{
+    if (PyType_Ready(&LaneType) < 0)
+        return NULL;
+    NAME_posted = PyUnicode_InternFromString("posted");
+    NAME_flush = PyUnicode_InternFromString("flush");
+    NAME_rtp = PyUnicode_InternFromString("rtp");
+    NAME_hear = PyUnicode_InternFromString("hear");
+    NAME_unprotectable = PyUnicode_InternFromString("unprotectable");
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL || PyModule_AddObjectRef(module, "Lane", (PyObject *)&LaneType) < 0)
+        return NULL;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("sse4.2")) {
+        PyObject *function = PyCFunction_New(&encode_batch_method, NULL);
+        if (function == NULL || PyModule_AddObject(module, "encode_batch", function) < 0)
+            return NULL;
+    }
+#endif
+    return module;
+}

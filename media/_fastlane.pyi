@@ -1,0 +1,48 @@
+"""What media/_fastlane.c offers; media/fastlane.py says when."""
+
+from collections.abc import Mapping
+
+from media.journal import ArrivedPacket
+from media.router import Router
+from media.socket import Address, Outbox
+from media.srtp import SrtpSession
+from media.tables import Leg, Publication, Source, Subscription
+
+class Lane:
+    def __init__(
+        self,
+        *,
+        tables: tuple[
+            type[Leg], type[Source], type[Publication], type[Subscription], type[SrtpSession]
+        ],
+        router: Router,
+        outbox: Outbox,
+        unprotect: int,
+        protect: int,
+        slots: int,
+        names: int,
+        name_bytes: int,
+        slot_count: int,
+        audio_level_extension: int,
+        loud_level: int,
+    ) -> None: ...
+    def forward(
+        self, leg: Leg, packet_address: int, length_address: int, arrival_ns: int, /
+    ) -> bool:
+        """One SRTP packet from `leg`. False: not the common case, nothing was touched."""
+
+    def forward_batch(
+        self,
+        messages_address: int,
+        at: int,
+        end: int,
+        most_bytes: int,
+        by_address: Mapping[Address, Leg],
+        arrival_ns: int,
+        /,
+    ) -> int:
+        """Datagrams `at` to `end` of an array of `struct mmsghdr`, in order. Returns the first that
+        is not the common case and was not touched, or `end`. Media of `most_bytes` is not taken."""
+
+def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> bytes:
+    """As `journal.encode_batch`. Missing where the processor has no CRC32C instruction."""
