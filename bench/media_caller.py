@@ -53,8 +53,13 @@ KEYFRAME_EVERY_NS: Final = 1_000_000_000
 """A keyframe that is asked for sooner than this after the last is the last one asked for again."""
 JOIN_TIMEOUT_S: Final = 20
 LOOPBACK: Final = "127.0.0.1"
-# The stamp, and the padding's own length behind it (RFC 3550 §5.1).
+# The stamp (when it was sent, wall clock in ns), and the padding's own length behind it (RFC 3550
+# §5.1).
 STAMP: Final = struct.Struct("!QB")
+# The kernel's own stamp of what arrives, beside the packet: a `struct timespec`, wall clock.
+SO_TIMESTAMPNS: Final = 35
+TIMESPEC: Final = struct.Struct("=qq")
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(TIMESPEC.size)
 # VP8's payload descriptor: start of a picture or not, and a 15-bit picture id (RFC 7741 §4.2).
 DESCRIPTOR: Final = struct.Struct("!BBH")
 EXTENSION_HEAD: Final = b"\xbe\xde\x00\x01"
@@ -104,6 +109,8 @@ class Line:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        # When a packet arrived is the kernel's word: we may be busy sending ourselves.
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.bind((host, 0))
         self.buffer = PacketBuffer()
         self.tx: Any = None
@@ -223,10 +230,9 @@ class Line:
         buffer = self.buffer
         while True:
             try:
-                length = self.socket.recv_into(buffer.view)
+                length, ancillary, _, _ = self.socket.recvmsg_into([buffer.view], ANCILLARY_BYTES)
             except OSError:
                 return
-            now_ns = time.monotonic_ns()
             first, second = buffer.view[0], buffer.view[1]
             if first < 4:
                 self._answer_check(bytes(buffer.view[:length]))
@@ -240,8 +246,9 @@ class Line:
             elif unprotect(self._rx, buffer.cdata, buffer.length) == 0:
                 sent_ns, _ = STAMP.unpack_from(buffer.view, buffer.length[0] - STAMP.size)
                 counts.received += 1
-                counts.delays_us.append((now_ns - sent_ns) // 1000)
-                self.heard(second, now_ns)
+                seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
+                counts.delays_us.append((seconds * 10**9 + nanoseconds - sent_ns) // 1000)
+                self.heard(second, time.monotonic_ns())
 
     def heard(self, second: int, now_ns: int) -> None:
         """A packet with this second byte has arrived; for those who keep books of their own."""
@@ -397,7 +404,7 @@ class Caller:
         view[16:20] = stream.extension
         end = at + len(piece)
         view[at:end] = piece
-        STAMP.pack_into(view, end, time.monotonic_ns(), STAMP.size)
+        STAMP.pack_into(view, end, time.time_ns(), STAMP.size)
         stream.seq = (stream.seq + 1) & 0xFFFF
         buffer.length[0] = end + STAMP.size
         if protect(line.tx, buffer.cdata, buffer.length) == 0 and line.hand_over():
