@@ -382,6 +382,7 @@ class _Stage:
     def _judge(self, bout: _Bout) -> Row:
         """Finish every session of a bout, and hold what there is against what was sent."""
         lost: list[float] = []
+        beyond: list[str] = []
         problems: list[str] = []
         recordings = 0
         for session_id, participants in bout.calls.items():
@@ -397,14 +398,16 @@ class _Stage:
                 problems += self._finish_and_play(directory, list(PLAYS), mine)
                 kept = crash_proof.recorded(directory)
                 self._keep(directory)
-            lost += [
-                round(ms, 1)
-                for killed_ns, sents in bout.sent
-                for sent in sents
-                if sent.participant_id in participants
-                and (ms := crash_proof.lost_ms(sent, kept, killed_ns)) is not None
-            ]
-        return self._row(bout, lost, problems, recordings)
+            for killed_ns, sents in bout.sent:
+                for sent in sents:
+                    ms = crash_proof.lost_ms(sent, kept, killed_ns)
+                    if sent.participant_id not in participants or ms is None:
+                        continue
+                    lost.append(round(ms, 1))
+                    if ms > PROMISED_MS:
+                        talked_ms = (killed_ns - sent.packets[0][2]) / 1e6
+                        beyond.append(f"{ms:.0f} of {talked_ms:.0f} ms")
+        return self._row(bout, lost, problems, recordings) | {"beyond": beyond}
 
     def _finish_and_play(self, directory: Path, steps: list[Step], sent: list[Sent]) -> list[str]:
         """Recover, make the files, decode them; what does not play, in words."""

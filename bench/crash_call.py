@@ -10,7 +10,7 @@ import random
 import select
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -72,7 +72,13 @@ class _Scribe(Caller):
 
     def read(self) -> None:
         """Take what has arrived; nobody asks how much that is."""
-        self.out.read(self._heard)
+        with suppress(ConnectionRefusedError):
+            self.out.read(self._heard)
+
+    def consent(self, now_ns: int) -> None:
+        # The node may be dead already; that is noticed elsewhere.
+        with suppress(ConnectionRefusedError):
+            super().consent(now_ns)
 
     @contextmanager
     def _noting(self, stream: Stream) -> Iterator[list[int]]:
