@@ -214,7 +214,8 @@ static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_
         PyObject *target = PyTuple_GET_ITEM(targets, i);
         PyObject *leg = AT(target, subscription_at.leg);
         PyObject *address = AT(leg, leg_at.address), *session = AT(leg, leg_at.outbound);
-        if (address == Py_None || session == Py_None)
+        if (address == Py_None || session == Py_None
+            || PyBytes_GET_SIZE(address) != lane->name_bytes)
             continue;
         if (lane->posted == lane->slot_count && flush(lane) < 0)
             return -1;
@@ -283,12 +284,9 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
         return -1;
 
     /* 3. Keep it: for receivers that will ask again, and for the record. */
-    PyObject *kept = PyTuple_New(3);
+    PyObject *kept = Py_BuildValue("HIO", out_seq, out_timestamp, packet);
     if (kept == NULL)
         return -1;
-    PyTuple_SET_ITEM(kept, 0, PyLong_FromLong(out_seq));
-    PyTuple_SET_ITEM(kept, 1, PyLong_FromLongLong(out_timestamp));
-    PyTuple_SET_ITEM(kept, 2, Py_NewRef(packet));
     Py_ssize_t place = out_seq & number(publication, publication_at.cache_mask);
     if (PyList_SetItem(AT(publication, publication_at.cache), place, kept) < 0)
         return -1;
@@ -300,9 +298,10 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
     /* 4. Audio level is read, abs-send-time is rewritten. */
     Py_ssize_t stamp_at = 0;
     uint32_t stamp = 0;
-    if (extension_at == 0 || extension_at + STAMP_BYTES > length) {
+    int is_level = number(source, source_at.extension_id) == lane->audio_level_extension;
+    if (extension_at == 0 || extension_at + (is_level ? 1 : STAMP_BYTES) > length) {
         /* nothing that we use */
-    } else if (number(source, source_at.extension_id) == lane->audio_level_extension) {
+    } else if (is_level) {
         int level = bytes[extension_at] & 0x7F;
         int is_quiet = level >= lane->loud_level
             && AT(publication, publication_at.is_speaking) == Py_False
