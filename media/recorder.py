@@ -346,6 +346,7 @@ class PartyTap:
         self._taken_bytes = 0  # only the writer adds
         self._tracks: list[_Track] = []
         self._closed = False
+        self._is_losing = False
         self._lost_from_ns = 0
         self._lost_to_ns = 0
         self._lost_packets = 0
@@ -411,34 +412,34 @@ class PartyTap:
         self._append(record, at_ns)
 
     def _append(self, record: bytes, at_ns: int) -> None:
-        if self._has_room(len(record), at_ns):
+        if self._has_room(len(record), at_ns, packets=0):
             self._pending.append(record)
 
-    def _has_room(self, size_bytes: int, at_ns: int) -> bool:
+    def _has_room(self, size_bytes: int, at_ns: int, packets: int = 1) -> bool:
         """Whether one more record may wait; if so, it is counted as waiting."""
         if self._closed:
             return False  # the session is over; what still trickles in belongs to nobody
         waiting = self._accepted_bytes - self._taken_bytes + self._carried_bytes
         if waiting + size_bytes > MAX_BUFFERED_BYTES:
-            self._lose(at_ns)
+            self._lose(at_ns, packets)
             return False
-        if self._lost_packets:
+        if self._is_losing:
             self._tell_loss()
         self._accepted_bytes += size_bytes
         return True
 
-    def _lose(self, at_ns: int) -> None:
-        if not self._lost_packets:
-            self._lost_from_ns = at_ns
+    def _lose(self, at_ns: int, packets: int = 1) -> None:
+        if not self._is_losing:
+            self._is_losing, self._lost_from_ns = True, at_ns
         self._lost_to_ns = at_ns
-        self._lost_packets += 1
-        self.lost_packets_total += 1
+        self._lost_packets += packets
+        self.lost_packets_total += packets
 
     def _tell_loss(self) -> None:
         gap = LostPackets(
             self._lost_from_ns, self._lost_to_ns, self._lost_packets, self.trouble or "buffer_full"
         )
-        self._lost_packets = 0
+        self._is_losing, self._lost_packets = False, 0
         record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
         self._pending.append(record)
         self._accepted_bytes += len(record)
@@ -639,7 +640,7 @@ class PartyTap:
     def finish(self, now_ns: int) -> None:
         """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
         self._closed = True
-        if self._lost_packets:
+        if self._is_losing:
             self._tell_loss()
         self._retry_at_ns = 0
         self.write_pending(now_ns)
@@ -959,7 +960,7 @@ class Recorder:
 
 
 def _make_directory(directory: Path) -> None:
-    """Make it, and those above it, so that a power cut cannot take it away with all that is in it."""
+    """Make it, and those above it; a power cut must not take it away with all that is in it."""
     if not directory.is_dir():
         _make_directory(directory.parent)
         directory.mkdir(exist_ok=True, mode=0o750)
