@@ -7,9 +7,10 @@ and what proves (`bench`, `drill`) stands in cli_measure.py.
 import asyncio
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -17,6 +18,9 @@ from pydantic import ValidationError
 from app.cli_measure import bench, drill
 from core.errors import ReceptionError
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    from media.manifest import Problem
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 recording = typer.Typer(no_args_is_help=True, help="Look into, check and repair recordings.")
@@ -131,12 +135,15 @@ def recording_verify(
     as_json: AsJson = False,
 ) -> None:
     """Read everything again and compare it with the manifest. Changes nothing."""
-    from media import manifest
+    from media import erasure, manifest
 
     if chain:
         _verify_chain(directory, as_json=as_json)
         return
     result = manifest.verify(directory)
+    is_erased = erasure.is_erased(directory)
+    if is_erased:
+        result = replace(result, problems=tuple(_beside_the_missing(directory, result.problems)))
     if key and result.signed_by != key:
         words = "This recording is not signed by that key."
         problem = manifest.Problem("manifest.sig", "other_key", words)
@@ -148,8 +155,29 @@ def recording_verify(
             typer.echo(f"{problem.path}: {problem.words}")
         typer.echo(f"{result.journals} journals, {len(result.problems)} problems")
         typer.echo(f"signed by {result.signed_by}" if result.signed_by else "not signed")
+        if is_erased:
+            typer.echo("deleted by the rules: certificate.json says when, and by whose word")
     if result.problems:
         raise typer.Exit(1)
+
+
+def _beside_the_missing(directory: Path, problems: Iterable["Problem"]) -> Iterator["Problem"]:
+    """Of a recording that was deleted by the rules only its certificate must be there and hold."""
+    from cases import certificate
+    from media import erasure
+    from media.manifest import Problem
+
+    yield from (problem for problem in problems if problem.code != "missing")
+    try:
+        body = (directory / erasure.CERTIFICATE_NAME).read_bytes()
+        is_whole = certificate.holds(
+            body, (directory / erasure.CERTIFICATE_SIGNATURE_NAME).read_bytes()
+        )
+    except (OSError, ReceptionError):
+        is_whole = False
+    if not is_whole:
+        words = "The certificate of the deletion is missing, or is not the one that was signed."
+        yield Problem(erasure.CERTIFICATE_NAME, "certificate", words)
 
 
 def _verify_chain(recordings: Path, *, as_json: bool) -> None:

@@ -12,7 +12,9 @@ from fastapi import FastAPI
 from pypdf import PdfReader
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.database import alembic_config
 from app.keeping import Keeper, erase_and_certify, table_of
 from app.main import create_app
@@ -478,3 +480,18 @@ async def test_a_process_that_died_after_the_decision_is_followed_by_one_that_fi
         await until_deleted(app, archive)
     assert erasure.is_erased(archive.directory)
     assert (archive.directory / "certificate.json").is_file()
+
+
+async def test_verify_asks_of_a_deleted_recording_only_that_its_certificate_holds(
+    archive: Archive,
+) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    assert await archive.decide(deletion_id)
+    await erase_and_certify(archive.house.services, DeletionId(deletion_id), archive.recording_id)
+    command_line = ["recording", "verify", str(archive.directory)]
+    found = CliRunner().invoke(cli, command_line)
+    assert (found.exit_code, "deleted by the rules" in found.output) == (0, True)
+    certificate_file = archive.directory / "certificate.json"
+    certificate_file.write_bytes(certificate_file.read_bytes() + b" ")
+    assert CliRunner().invoke(cli, command_line).exit_code == 1
