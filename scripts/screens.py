@@ -383,7 +383,7 @@ async def watched_early(album: Album, pages: Parties, living: Living) -> None:
     await album.take(reviewer, "trouble.case.early.zh-CN")
     await reviewer.goto(f"{living.server.url}/review/{case_id}")
     await album.take(reviewer, "trouble.review.early.zh-CN")
-    await reviewer.get_by_text("合成画面").first.wait_for(timeout=120_000)
+    await reviewer.get_by_role("button", name="合成画面").wait_for(timeout=400_000)
     await album.take(reviewer, "trouble.review.early-whole.zh-CN")
 
 
