@@ -437,6 +437,20 @@ def drill_powerloss(
         raise typer.Exit(1)
 
 
+@drill.command("disk")
+def drill_disk(save: Save = None, as_json: AsJson = False) -> None:
+    """A live call whose disk fills, or refuses call after call: does the talk go on, is it told?"""
+    from bench.sick_disk import CannotInject, in_words, run
+
+    report = _Report(in_words, as_json=as_json, save=save)
+    try:
+        rows = _all(run(), report)
+    except CannotInject as cannot:
+        raise _cannot_run(cannot) from cannot
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
 async def _campaign(rows: AsyncIterator[Row], report: _Report) -> list[Row]:
     """Tell each row as it comes, the result among them as the last."""
     async for row in rows:
