@@ -140,7 +140,8 @@ def _plain(target: Target, budget: Budget, seed: int, crashes: Path) -> Row:
             taste(data)
         except Exception as fault:  # any at all is what we are looking for
             where = _place(fault)
-            found.setdefault(where, {"fault": where, "input": _write(crashes, data)})
+            if where not in found:
+                found[where] = {"fault": where, "input": _write(crashes, data)}
         is_through = count >= budget.inputs if budget.inputs else False
         if is_through or len(found) >= MAX_CRASHES or time.monotonic() >= until:
             break

@@ -95,7 +95,8 @@ def _signed(body: bytes, key: bytes) -> bytes:
     """A message whose header tells the truth about its length, and whose integrity holds."""
     body = body[20:] if len(body) >= 20 else body
     body = body[: len(body) & ~3]
-    head = struct.pack("!HHI12s", 1, len(body) + 24, stun.COOKIE, b"transaction!")
+    transaction = hmac.digest(b"transaction", body, "sha1")
+    head = struct.pack("!HHI12s", 1, len(body) + 24, stun.COOKIE, transaction)
     return head + body + b"\0\x08\0\x14" + hmac.digest(key, head + body, "sha1")
 
 
@@ -599,6 +600,7 @@ def _guard() -> Taste:
     guarded = Guarded()
     at_the_end(guarded.close)
     node = guarded.node
+    batch = min(16, len(node._socket.received))
     associations = len(node._dtls_by_ufrag)
 
     def taste(data: bytes) -> None:
@@ -606,9 +608,11 @@ def _guard() -> Taste:
         for kind, body in pieces(data, 16):
             guarded.lay(kind & 3, (kind >> 2) % 3, body, count)
             count += 1
-        if not count:
-            return
-        guarded.take(count)
+            if count == batch:
+                guarded.take(count)
+                count = 0
+        if count:
+            guarded.take(count)
         assert len(node._by_address) <= 2 * 8
         assert len(node._strays) <= 2
         assert len(node._dtls_by_ufrag) == associations

@@ -335,6 +335,10 @@ class Reception:
     def count(self) -> dict[str, Any]:
         return self._child.ask("count")
 
+    def addresses(self) -> int:
+        """How many addresses the node takes media from: proven, and not dropped since."""
+        return int(self._child.ask("addresses")["addresses"])
+
     def hang_up(self) -> Recipe:
         self._child.ask("hang_up")
         folder = self.directory / "files"
@@ -413,6 +417,9 @@ class _Server:
         rejected = sum(peer.stats().rejected for peer in peers)
         counters = {**self._node.counters(), "rejected": rejected}
         return {"dropped": {k: v for k, v in counters.items() if v}}
+
+    async def addresses(self) -> dict[str, Any]:
+        return {"addresses": len(self._node._book.by_address)}
 
     async def hang_up(self) -> dict[str, Any]:
         for room in self._rooms:

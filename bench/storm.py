@@ -129,6 +129,7 @@ class Storm:
             ("stun_forged", self._forged_check, False),
             ("stun_forged_in_a_callers_name", self._forged_check, True),
             ("stun_cut", self._cut_check, False),
+            ("stun_overheard", lambda: self._rng.choice(heard.of(0, 4)), False),
             ("dtls_stranger", self._dtls, False),
             ("dtls_in_a_callers_name", self._dtls, True),
             ("rtp_known_ssrc", self._forged_media, False),
@@ -292,6 +293,7 @@ def _phase(name: str, answer: dict[str, Any], gateway: Reception) -> Row:
         },
         "callers_late_ms_p99": answer["late_us_p99"] / 1000,
         "overflowed": socket_drops(gateway.pid),
+        "addresses": gateway.addresses(),
         "dropped": gateway.count()["dropped"],
     }
 
@@ -328,11 +330,13 @@ def _result(
         "rss_mib": [round(kib / 1024, 1) for kib in rss_kib],
         "rss_growth_percent": round(growth, 2),
         "dropped": stormy["dropped"],
+        "addresses": stormy["addresses"],
         "recorded_packets": recorded,
         "sent_packets": media,
         "foreign_recorded": max(0, recorded - media),
         "ok": bool(
             gap_ms * 1000 < LONG_US
+            and stormy["addresses"] == calm["addresses"]
             and recorded <= media
             and stormy["media_lost"] <= overflowed
             and growth < MOST_GROWTH_PERCENT

@@ -14,6 +14,7 @@ import string
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 from aioice import stun
@@ -26,6 +27,9 @@ MAX_CHECK_BYTES = 548
 USERNAME = 0x0006
 # A multi-homed client has a few; more is somebody playing. The oldest goes first.
 MAX_ADDRESSES_PER_LEG = 8
+# Clients check every few seconds: hours of a call. The oldest is forgotten first.
+MAX_TRANSACTIONS_PER_LEG = 4096
+TOGETHER_NS = 1_000_000_000
 _ALPHABET = string.ascii_letters + string.digits  # a subset of ice-char (RFC 8839 §5.4)
 
 
@@ -58,6 +62,7 @@ class Check:
     nominated: bool
     accepted: bool
     response: bytes
+    transaction: bytes
 
 
 def read_usernames(data: bytes) -> tuple[str, str] | None:
@@ -108,13 +113,20 @@ def answer_check(
     if "ICE-CONTROLLED" in request.attributes:
         # A lite agent is always the controlled one; the other side has to change its role.
         response = _response(request, stun.Class.ERROR, {"ERROR-CODE": (487, "Role Conflict")}, key)
-        return Check(*usernames, nominated=False, accepted=False, response=response)
+        return Check(
+            *usernames,
+            nominated=False,
+            accepted=False,
+            response=response,
+            transaction=request.transaction_id,
+        )
     response = _response(request, stun.Class.RESPONSE, {"XOR-MAPPED-ADDRESS": address}, key)
     return Check(
         *usernames,
         nominated="USE-CANDIDATE" in request.attributes,
         accepted=True,
         response=response,
+        transaction=request.transaction_id,
     )
 
 
@@ -150,6 +162,14 @@ class Addressed(Protocol):
 LegT = TypeVar("LegT", bound=Addressed)
 
 
+class Freshness(Enum):
+    """What a check's transaction says of it."""
+
+    NEW = "new"
+    AGAIN = "again"  # the same, from the same place: answered, and it changes nothing
+    REPLAYED = "replayed"  # the same, from elsewhere
+
+
 class AddressBook(Generic[LegT]):
     """Which leg speaks from which address. `by_address` is the hot loop's one lookup per packet.
 
@@ -159,6 +179,8 @@ class AddressBook(Generic[LegT]):
     def __init__(self) -> None:
         self.by_address: dict[Address, LegT] = {}
         self._proven: dict[int, list[Address]] = {}  # id(leg) → addresses, oldest first
+        # id(leg) → transaction → where it came from first, and when; oldest first.
+        self._transactions: dict[int, dict[bytes, tuple[Address, int]]] = {}
 
     def prove(self, leg: LegT, address: Address, *, nominated: bool) -> bool:
         """Note that `leg` answers at `address`. Whether the address we send to has changed.
@@ -180,8 +202,30 @@ class AddressBook(Generic[LegT]):
             return True
         return False
 
+    def freshness(self, leg: LegT, transaction: bytes, address: Address, now_ns: int) -> Freshness:
+        """Whether an authentic check with this transaction may prove or nominate anything.
+
+        A check holds no time and no address, so whoever overhears one can send it from elsewhere
+        and have the call's media sent there until the client's next. A client repeats a transaction
+        only from where it began. Where two arrive together nobody knows which was first: the
+        address that we know already is believed then.
+        """
+        seen = self._transactions.setdefault(id(leg), {})
+        first = seen.get(transaction)
+        if first is None:
+            if len(seen) >= MAX_TRANSACTIONS_PER_LEG:
+                del seen[next(iter(seen))]
+            seen[transaction] = (address, now_ns)
+            return Freshness.NEW
+        if first[0] == address:
+            return Freshness.AGAIN
+        is_together = now_ns - first[1] < TOGETHER_NS
+        is_known = self.by_address.get(address) is leg
+        return Freshness.NEW if is_together and is_known else Freshness.REPLAYED
+
     def forget(self, leg: LegT) -> None:
         """The leg is over: its addresses mean nothing any more."""
+        self._transactions.pop(id(leg), None)
         for address in self._proven.pop(id(leg), ()):
             del self.by_address[address]
         leg.address = None

@@ -25,7 +25,7 @@ from core.ids import ParticipantId, RoomId
 from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
 from media.events import MediaEvent
 from media.feedback import Feedback
-from media.ice import AddressBook, Credentials, answer_check
+from media.ice import AddressBook, Check, Credentials, Freshness, answer_check
 from media.peer import Offer, OfferedTrack, Peer
 from media.router import Router
 from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
@@ -253,15 +253,23 @@ class MediaNode:
             self.drops["stun_refused"] += 1
             return
         if check.accepted:
+            freshness = self._book.freshness(leg, check.transaction, address, now_ns)
+            if freshness is Freshness.REPLAYED:
+                self.drops["stun_replayed"] += 1
+                return
             leg.last_packet_ns = leg.consent_at_ns = now_ns
-            # Not every client nominates again what it believes to be the same path.
-            has_moved = self._strays.pop(check.ufrag, None) == address
-            if self._book.prove(leg, address, nominated=check.nominated or has_moved):
-                self._dtls_by_ufrag[check.ufrag].path_found()
-                log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
-                if leg.is_connected:
-                    self._renew_pictures(leg, now_ns)
+            if freshness is Freshness.NEW:
+                self._prove(leg, check, address, now_ns)
         self._socket.send(check.response, address)
+
+    def _prove(self, leg: Leg, check: Check, address: Address, now_ns: int) -> None:
+        # Not every client nominates again what it believes to be the same path.
+        has_moved = self._strays.pop(check.ufrag, None) == address
+        if self._book.prove(leg, address, nominated=check.nominated or has_moved):
+            self._dtls_by_ufrag[check.ufrag].path_found()
+            log.debug("media_address", participant_id=leg.participant_id, leg=leg.number)
+            if leg.is_connected:
+                self._renew_pictures(leg, now_ns)
 
     def _renew_pictures(self, leg: Leg, now_ns: int) -> None:
         """What went to the old address is lost, and more of it than repairs could bring back."""

@@ -76,11 +76,13 @@ def test_a_call_goes_on_and_is_recorded_while_strangers_shout() -> None:
     # The storm was one: of every kind, and the node has seen it.
     assert result["datagrams"] > 19_000
     assert min(result["kinds"].values()) > 500
-    for reason in ("short", "oversized", "unknown_kind", "stun_refused", "stranger", "rejected"):
+    reasons = ("short", "oversized", "unknown_kind", "stun_refused", "stun_replayed")
+    for reason in (*reasons, "stranger", "rejected"):
         assert result["dropped"][reason] > 500, result["dropped"]
     assert calm["dropped"].get("oversized", 0) == 0
     # And nobody in the call noticed.
     assert stormy["media_sent"] > 500
     assert result["lost_by_the_node"] == 0
     assert result["foreign_recorded"] == 0
+    assert result["addresses"] == 2
     assert result["recorded_packets"] >= result["sent_packets"] - result["overflowed"]

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 from media.ice import (
     MAX_ADDRESSES_PER_LEG,
+    MAX_TRANSACTIONS_PER_LEG,
+    TOGETHER_NS,
     AddressBook,
     Check,
+    Freshness,
     answer_check,
     new_credentials,
 )
@@ -172,3 +175,32 @@ def test_a_forgotten_leg_is_nowhere() -> None:
     book.forget(leg)
     assert book.by_address == {}
     assert leg.address is None
+
+
+def test_a_check_that_was_overheard_moves_nothing_when_sent_from_elsewhere() -> None:
+    book: AddressBook[SomeLeg] = AddressBook()
+    leg = SomeLeg()
+    assert book.freshness(leg, b"t" * 12, b"mine", 0) is Freshness.NEW
+    book.prove(leg, b"mine", nominated=True)
+    assert book.freshness(leg, b"t" * 12, b"mine", 500) is Freshness.AGAIN
+    assert book.freshness(leg, b"t" * 12, b"theirs", 500) is Freshness.REPLAYED
+    assert book.freshness(leg, b"u" * 12, b"moved", 900) is Freshness.NEW
+
+
+def test_of_two_that_arrive_together_the_known_address_is_believed() -> None:
+    book: AddressBook[SomeLeg] = AddressBook()
+    leg = SomeLeg()
+    book.prove(leg, b"mine", nominated=True)
+    assert book.freshness(leg, b"t" * 12, b"theirs", 0) is Freshness.NEW
+    assert book.freshness(leg, b"t" * 12, b"mine", TOGETHER_NS - 1) is Freshness.NEW
+    assert book.freshness(leg, b"t" * 12, b"mine", TOGETHER_NS) is Freshness.REPLAYED
+
+
+def test_transactions_are_remembered_up_to_a_number_and_as_long_as_the_leg() -> None:
+    book: AddressBook[SomeLeg] = AddressBook()
+    leg = SomeLeg()
+    for number in range(2 * MAX_TRANSACTIONS_PER_LEG):
+        book.freshness(leg, number.to_bytes(12, "big"), b"mine", 0)
+    assert len(book._transactions[id(leg)]) == MAX_TRANSACTIONS_PER_LEG
+    book.forget(leg)
+    assert not book._transactions
