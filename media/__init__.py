@@ -25,9 +25,12 @@ Live (this page's upper half; nothing here knows files or the database)
 Recorded (the lower half; knows no sockets)
     recorder  a subscriber that may not drop: takes packets from the router, writes journals
     journal   append-only, checksummed records; recovery cuts the torn tail
+    manifest  the book that closes a recording; recovery; chain, signing: none gone, none changed
     mux       journals → one seekable file per party, without transcoding, on one timeline
     timing · index · soundtrack   clocks fitted; packets placed on the timeline; sound end to end
     compose   the one picture that people watch; ffmpeg runs what it describes
+    finishing · jobs   the steps from journals to files, each in a child; told to the database
+    scrub     finished recordings, read again at night;  erasure: the files go, the list stays
 
 Where do I change …?
     what is offered (codecs, header extensions)      sdp: the tables at its top
