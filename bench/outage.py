@@ -577,7 +577,7 @@ async def _campaign(plan: Plan, folder: Path, say: Callable[[dict[str, Any]], No
 
 def _aftermath(folder: Path, call: Call, say: Callable[[dict[str, Any]], None]) -> list[Verdict]:
     """What the call's recording says about every fault; the server has let go of it."""
-    for recording in (folder / "var" / "recordings").iterdir():
+    for recording in filter(Path.is_dir, (folder / "var" / "recordings").iterdir()):
         with open_journal(next(recording.glob("*.rrj"))) as reader:
             if reader.header.session_id != call.session_id:
                 continue
