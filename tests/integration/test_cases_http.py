@@ -289,9 +289,9 @@ async def test_a_case_says_what_its_reader_may_do(both: House) -> None:
 
     assert await may("scheduler") == {
         "print_slip", "replay", "retry_recording", "transition:transferred", "transition:assigned",
-        "transition:accepted", "transition:not_accepted", "transition:redirected",
+        "transition:accepted", "transition:not_accepted", "transition:redirected", "see_keeping",
     }  # fmt: skip
-    assert await may("reviewer") == {"replay", "review", "retry_recording"}
+    assert await may("reviewer") == {"replay", "review", "retry_recording", "see_keeping"}
     assert await may("official") == {
         "print_slip", "write_minutes", "note_demands", "add_material", "replay",
     }  # fmt: skip
