@@ -78,8 +78,8 @@ static Py_ssize_t slot_of(PyObject *type, const char *name)
     if ((subscription_at.name = slot_of(subscription, #name)) < 0) return -1;
 #define LEARN_SESSION(name) if ((session_at.name = slot_of(session, #name)) < 0) return -1;
 
-static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
-                       PyObject *subscription, PyObject *session)
+static int learn(PyObject *leg, PyObject *source, PyObject *publication, PyObject *subscription,
+                 PyObject *session)
 {
     LEG_SLOTS(LEARN_LEG)
     SOURCE_SLOTS(LEARN_SOURCE)
@@ -87,6 +87,25 @@ static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
     SUBSCRIPTION_SLOTS(LEARN_SUBSCRIPTION)
     SESSION_SLOTS(LEARN_SESSION)
     return 0;
+}
+
+/* Types that do not fit change nothing: lanes that live already go by what was learnt before. */
+static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
+                       PyObject *subscription, PyObject *session)
+{
+    __typeof__(leg_at) leg_was = leg_at;
+    __typeof__(source_at) source_was = source_at;
+    __typeof__(publication_at) publication_was = publication_at;
+    __typeof__(subscription_at) subscription_was = subscription_at;
+    __typeof__(session_at) session_was = session_at;
+    if (learn(leg, source, publication, subscription, session) == 0)
+        return 0;
+    leg_at = leg_was;
+    source_at = source_was;
+    publication_at = publication_was;
+    subscription_at = subscription_was;
+    session_at = session_was;
+    return -1;
 }
 
 /* A borrowed reference. `leg_at.tap` of a leg is AT(leg, leg_at.tap). */
@@ -144,6 +163,7 @@ typedef struct {
     int name_bytes, slot_count;
     int audio_level_extension, loud_level;
     int posted;
+    int is_ours;           /* `posted` is ahead of the outbox's */
 } Lane;
 
 static PyObject *NAME_posted, *NAME_flush, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
@@ -154,16 +174,29 @@ static int take_over(Lane *lane)
     if (posted == NULL)
         return -1;
     lane->posted = (int)PyLong_AsLong(posted);
+    lane->is_ours = 1;
     Py_DECREF(posted);
     return 0;
 }
 
 static int hand_back(Lane *lane)
 {
+    lane->is_ours = 0;
     PyObject *posted = PyLong_FromLong(lane->posted);
     int failed = posted == NULL || PyObject_SetAttr(lane->outbox, NAME_posted, posted) < 0;
     Py_XDECREF(posted);
     return failed ? -1 : 0;
+}
+
+/* An exception goes up: what has been encrypted and counted so far is sent all the same. */
+static PyObject *give_up(Lane *lane)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (lane->is_ours && hand_back(lane) < 0)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    return NULL;
 }
 
 /* The outbox is full: let everything go. */
@@ -388,9 +421,9 @@ static PyObject *lane_forward(Lane *lane, PyObject *const *arguments, Py_ssize_t
     if (PyErr_Occurred() || take_over(lane) < 0)
         return NULL;
     int outcome = forward(lane, arguments[0], data, length, arrival_ns);
-    if (outcome == ERROR || hand_back(lane) < 0)
-        return NULL;
-    return PyBool_FromLong(outcome == DONE);
+    if (outcome == ERROR)
+        return give_up(lane);
+    return hand_back(lane) < 0 ? NULL : PyBool_FromLong(outcome == DONE);
 }
 
 static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
@@ -415,16 +448,16 @@ static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_s
         PyObject *address =
             PyBytes_FromStringAndSize(message->msg_hdr.msg_name, lane->name_bytes);
         if (address == NULL)
-            return NULL;
+            return give_up(lane);
         PyObject *leg = PyDict_GetItemWithError(by_address, address);
         Py_DECREF(address);
         if (leg == NULL && PyErr_Occurred())
-            return NULL;
+            return give_up(lane);
         if (leg == NULL)
             break;
         int outcome = forward(lane, leg, data, (int *)&message->msg_len, arrival_ns);
         if (outcome == ERROR)
-            return NULL;
+            return give_up(lane);
         if (outcome == NOT_MINE)
             break;
     }
