@@ -127,13 +127,15 @@ def finish_recording(recording_id: str) -> str:
     return "ready" if complete(recording_id) else "failed"
 
 
-@DBOS.step()
+# What is wrong with a recording these two keep; what they raise is the database's or the disk's
+# trouble, and passes: they are asked again for some minutes.
+@DBOS.step(retries_allowed=True, max_attempts=9, interval_seconds=2.0)
 def make_playable(recording_id: str) -> bool:
     """The parties' files. False when it failed and the recording says why. Repeatable."""
     return _media_steps(recording_id, jobs.PLAYABLE, house().making_playable)
 
 
-@DBOS.step()
+@DBOS.step(retries_allowed=True, max_attempts=9, interval_seconds=2.0)
 def complete(recording_id: str) -> bool:
     """The full check, the still, the one picture. False and repeatable as `make_playable`."""
     return _media_steps(recording_id, jobs.COMPLETE, house().completing)

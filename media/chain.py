@@ -207,7 +207,8 @@ class Chain:
     def _elsewhere(self, listed: set[str]) -> Iterator[tuple[str, str | None]]:
         """The recordings with a manifest that the list does not name, and what each follows."""
         for path in sorted(self._recordings.glob(f"*/{manifest.FILE_NAME}")):
-            if path.parent.name not in listed:
+            is_buried = path.parent.name.startswith(".")  # media/erasure.py is at it
+            if path.parent.name not in listed and not is_buried:
                 yield path.parent.name, self._follows(path.parent)
 
     @staticmethod

@@ -381,7 +381,8 @@ async def _tell_progress(
 
 
 async def _recording(tx: AsyncSession, recording_id: RecordingId) -> Recording:
-    recording = await tx.get(Recording, recording_id)
+    # Held until the transaction ends: it may be decided just now that the recording goes.
+    recording = await tx.get(Recording, recording_id, with_for_update=True)
     if recording is None:
         raise NotFound("There is no such recording.")
     return recording
@@ -506,10 +507,13 @@ async def _in_child(running: _Running) -> None:
             code = await process.wait()
             words = await stderr
     except TimeoutError:
-        raise StepFailed("step_timeout", "This step took too long and was stopped.") from None
+        if running.remaining:
+            raise StepFailed("step_timeout", "This step took too long and was stopped.") from None
     finally:
         await _end(process)
         stderr.cancel()
+    if not running.remaining:
+        return  # all was told; how the child ended afterwards changes nothing
     if "error" in last:
         raise StepFailed(last["code"], last["error"], last.get("details"))
     if code != 0 or last.get("step") != last_step or "done" not in last:

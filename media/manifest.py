@@ -488,16 +488,13 @@ def _seal_if_open(path: Path) -> None:
 
 def _settle(path: Path) -> None:
     """Have on the disk what the book is about to vouch for: whoever wrote it may have died before
-    its sync. After a sync that failed, memory can show what the disk has not got; such a segment is
-    read from the disk again. Raises `JournalDamaged`, `OSError`.
+    its sync. After a sync that failed, memory can show what the disk has not got, and the failure
+    is told only once; so it is read from the disk again. Raises `OSError`.
     """
-    with journal.open_journal(path) as reader:
-        seal = scan.final_seal(reader)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fdatasync(fd)
-        if seal is not None and seal.reason is SealReason.ROTATED:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
 
@@ -600,6 +597,15 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def discard_if_empty(directory: Path) -> None:
+    """Remove a recording's directory in which no journal was ever begun; any other stays as it is.
+    For whoever held its lock until just now."""
+    with contextlib.suppress(OSError):
+        if not journal.journals_in(directory):
+            (directory / _LOCK_NAME).unlink(missing_ok=True)
+            directory.rmdir()
 
 
 def lock_directory(directory: Path, name: str = _LOCK_NAME) -> int | None:

@@ -75,6 +75,8 @@ LAST_SEGMENT: Final = 9999  # its number has four digits
 CLOSE_PATIENCE_S: Final = 10.0
 """How long the end of a talk waits for a disk that refuses its last packets."""
 ASK_AGAIN_S: Final = 0.5
+SYNC_PATIENCE_S: Final = 1.0
+"""How long closing a file waits for a sync of it that is under way."""
 
 
 class RecordingUnavailable(Unavailable):
@@ -353,6 +355,7 @@ class PartyTap:
         self.lost_packets_total = 0
         # The disk's side, with `_disk_lock` held.
         self._disk_lock = threading.Lock()
+        self._sync_ended = threading.Condition(self._disk_lock)
         self._segment: _Segment | None = None
         self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
         self._next_segment = 0  # not yet asked
@@ -636,6 +639,7 @@ class PartyTap:
                 self._give_up("sync", problem, now_ns)
                 self._retry_at_ns = now_ns
                 self._failed_syncs += 1
+            self._sync_ended.notify_all()
 
     def finish(self, now_ns: int) -> None:
         """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
@@ -645,6 +649,9 @@ class PartyTap:
         self._retry_at_ns = 0
         self.write_pending(now_ns)
         with self._disk_lock:
+            # The kernel tells of a failure once: a sync under way would hear it, ours would not.
+            if not self._sync_ended.wait_for(self._is_calm, SYNC_PATIENCE_S):
+                raise OSError("a sync does not end")
             if self._carried:
                 raise OSError(f"the last records could not be written ({self.trouble})")
             segment = self._segment
@@ -658,10 +665,10 @@ class PartyTap:
                 self._give_up("seal", problem, now_ns)
                 raise
             self._segment = None
-            if segment.syncing:
-                segment.given_up = True  # the running sync closes it
-            else:
-                segment.close()
+            segment.close()
+
+    def _is_calm(self) -> bool:
+        return self._segment is None or not self._segment.syncing
 
     def abandon(self) -> int:
         """Let go of the file after `finish` failed; how many packets stay unwritten."""
@@ -768,28 +775,31 @@ class Recorder:
             ) from problem
         if lock_fd is None:
             raise manifest.RecordingBusy("This recording is being written or closed elsewhere.")
-        if (directory / manifest.FILE_NAME).exists():
-            os.close(lock_fd)
-            raise manifest.RecordingBusy("This recording has been closed and takes nothing more.")
-        if free < reserve_bytes:
-            os.close(lock_fd)
-            raise RecordingUnavailable(
-                "The disk is too full to record. Free some space first.",
-                free_bytes=free,
-                reserve_bytes=reserve_bytes,
+        try:
+            if (directory / manifest.FILE_NAME).exists():
+                raise manifest.RecordingBusy(
+                    "This recording has been closed and takes nothing more."
+                )
+            if free < reserve_bytes:
+                raise RecordingUnavailable(
+                    "The disk is too full to record. Free some space first.",
+                    free_bytes=free,
+                    reserve_bytes=reserve_bytes,
+                )
+            _sync_what_stands(directory)
+            recorder = cls(
+                directory,
+                session_id=session_id,
+                clock=clock,
+                disk=real,
+                timeline=_timeline_of(directory, started_at, clock),
+                legs_before=journal.last_leg(directory),
+                lock_fd=lock_fd,
+                on_trouble=on_trouble,
             )
-        _sync_what_stands(directory)
-        timeline = _timeline_of(directory, started_at, clock)
-        recorder = cls(
-            directory,
-            session_id=session_id,
-            clock=clock,
-            disk=real,
-            timeline=timeline,
-            legs_before=journal.last_leg(directory),
-            lock_fd=lock_fd,
-            on_trouble=on_trouble,
-        )
+        except BaseException:
+            os.close(lock_fd)  # or nobody could record here until this process ends
+            raise
         if background:
             _WRITER.add(recorder)
         return recorder

@@ -130,7 +130,8 @@ def finalised(recordings: Path) -> list[Path]:
         path
         for path in recordings.iterdir()
         # A book that is gone is a finding: where one was looked at, it is missed.
-        if (path / manifest.FILE_NAME).is_file() or (path / STATE_NAME).is_file()
+        if not path.name.startswith(".")  # what media/erasure.py buries is nobody's loss
+        and ((path / manifest.FILE_NAME).is_file() or (path / STATE_NAME).is_file())
     )
 
 

@@ -8,7 +8,6 @@ written in order by one task, behind the call, never in front of it.
 import asyncio
 import errno
 import os
-import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from media.events import (
     TrackStarted,
 )
 from media.events import Quality as LineWord
+from media.manifest import discard_if_empty
 from media.offers import ClientOffer
 from media.recorder import RecordingState as WrittenState
 from media.tracks import TrackName
@@ -474,9 +474,10 @@ class RoomHost:
             return None
 
     async def _discard(self, recorder: LiveRecorder, recording_id: RecordingId) -> None:
-        """A recording whose Session was never committed: there is nothing in it to keep."""
+        """A recording whose Session was not committed, as far as we know: without packets, nothing
+        of it is to stay. With any it does: this is no place that deletes recordings."""
         await recorder.close()
-        await asyncio.to_thread(shutil.rmtree, self._tools.recordings_dir / recording_id, True)
+        await asyncio.to_thread(discard_if_empty, self._tools.recordings_dir / recording_id)
 
     def _go_live(self) -> None:
         if self._recorder is not None or self._recording_id is None:

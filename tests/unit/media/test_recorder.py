@@ -1,5 +1,6 @@
 """The recorder keeps the call going whatever the disk does, and says the truth about it."""
 
+import asyncio
 import errno
 import os
 from datetime import UTC, datetime, timedelta
@@ -290,11 +291,42 @@ async def test_a_seal_beside_a_running_sync_leaves_no_file_open(desk: Desk) -> N
     desk.tick()
     desk.clock.advance(timedelta(seconds=1))
     (claimed,) = desk.recorder.sync_due()
-    await desk.recorder.seal()
-    claimed.sync(desk.clock.monotonic_ns())
+    await asyncio.gather(
+        desk.recorder.seal(), asyncio.to_thread(claimed.sync, desk.clock.monotonic_ns())
+    )
     open_files = {os.readlink(f"/proc/self/fd/{fd}") for fd in _open_fds()}
     assert not any(str(desk.directory) in name for name in open_files)
     assert manifest.verify(desk.directory).is_intact
+
+
+async def test_a_sync_that_fails_while_the_file_is_being_closed_is_heard(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a lost page once, to whichever sync comes first."""
+    monkeypatch.setattr(recorder, "ASK_AGAIN_S", 0.01)
+    desk.send(5)
+    desk.tick()
+    desk.clock.advance(timedelta(seconds=1))
+    (claimed,) = desk.recorder.sync_due()
+    works = desk.disk.sync
+
+    def fail_once(fd: int) -> None:
+        monkeypatch.setattr(desk.disk, "sync", works)
+        desk.disk.failures += 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(desk.disk, "sync", fail_once)
+    await asyncio.gather(
+        desk.recorder.close(), asyncio.to_thread(claimed.sync, desk.clock.monotonic_ns())
+    )
+    assert desk.disk.failures == 1
+    first, second = journal.journals_in(desk.directory)
+    with journal.open_journal(second) as repeated:
+        packets = [r.payload for r in repeated.records() if r.type is RecordType.RTP]
+    assert packets == desk.sent, "what the failed sync may have lost stands in the next segment"
+    with journal.open_journal(first) as given_up:
+        *_, last = given_up.records()
+    assert journal.parse_seal(last).reason is SealReason.ROTATED
 
 
 def _open_fds() -> list[str]:
