@@ -6,7 +6,6 @@ clear line. Secrets may come from a file (`RECEPTION_SECRET_FILE`); without one,
 first start and kept beside the database, readable by the owner only.
 """
 
-import os
 import secrets
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.keyfile import make_once
 
 MIN_SECRET_BYTES = 32
 
@@ -145,27 +146,10 @@ class Settings(BaseSettings):
         if not path.exists():
             if self.secret_file:
                 raise ValueError(f"RECEPTION_SECRET_FILE {path} does not exist")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_new_secret(path)
+            make_once(path, secrets.token_hex(32).encode())
         value = path.read_text().strip().encode()
         if len(value) < MIN_SECRET_BYTES:
             raise ValueError(f"the secret in {path} is too short; delete it or set a longer one")
         if path.stat().st_mode & 0o077:
             raise ValueError(f"the secret in {path} is readable by others; run: chmod 600 {path}")
         return value
-
-
-def _write_new_secret(path: Path) -> None:
-    # Linked into place whole: two processes that start at once must agree on one secret.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # the other process was first; its secret is ours too
-    finally:
-        draft.unlink()

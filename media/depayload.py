@@ -5,6 +5,7 @@ all: after an unrecovered loss everything is dropped up to the next keyframe, be
 patched from a missing reference would show what nobody sent.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
@@ -54,7 +55,7 @@ class VideoDepayloader(Protocol):
     def push(self, packet: Packet) -> Frame | None: ...
 
 
-class _Assembler:
+class _Assembler(ABC):
     """What both video formats share: continuity, frame ends, waiting for a keyframe."""
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class _Assembler:
         self._is_broken = False
         self._is_suspect = False  # something before this frame is missing
         self._waits_for_keyframe = True
+        self._last_picture_id: int | None = None  # of the last frame shown
 
     def push(self, packet: Packet) -> Frame | None:
         """One packet further; may complete a frame."""
@@ -109,29 +111,29 @@ class _Assembler:
         if self._waits_for_keyframe:
             self.lost_frames += 1
             return None
-        self._shown(pieces)
+        self._last_picture_id = pieces[0].picture_id
         return frame
 
+    @abstractmethod
     def _read(self, payload: bytes) -> _Piece | None:
-        raise NotImplementedError
+        """What this payload adds; None if it is not of this format."""
 
+    @abstractmethod
     def _assemble(self, rtp_time: int, pieces: list[_Piece]) -> Frame | None:
-        raise NotImplementedError
+        """The frame that these pieces, all of one RTP time, make; None if they make none."""
 
     def _follows(self, pieces: list[_Piece]) -> bool:
-        """Whether this frame is known to follow the last shown one although packets are missing."""
-        return False
+        """Whether this frame is known to follow the last shown one although packets are missing.
 
-    def _shown(self, pieces: list[_Piece]) -> None:
-        """Note what `_follows` compares with."""
+        Lost padding leaves the picture ids consecutive. The 7-bit form wraps too soon to prove
+        anything over a long gap, but a gap that long has other marks. H.264 has no such numbers.
+        """
+        new, old = pieces[0].picture_id, self._last_picture_id
+        return new is not None and old is not None and (new - old) & 0x7F == 1 and new != old
 
 
 class Vp8Depayloader(_Assembler):
     """VP8: a descriptor before each piece of the frame (RFC 7741, 4.2)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last_picture_id: int | None = None
 
     def _read(self, payload: bytes) -> _Piece | None:
         return read_vp8(payload)
@@ -145,15 +147,6 @@ class Vp8Depayloader(_Assembler):
         if is_keyframe and size is None:
             return None
         return Frame(rtp_time, data, is_keyframe, size)
-
-    def _follows(self, pieces: list[_Piece]) -> bool:
-        # Lost padding leaves the picture ids consecutive. The 7-bit form wraps too soon to prove
-        # anything over a long gap, but a gap that long has other marks.
-        new, old = pieces[0].picture_id, self._last_picture_id
-        return new is not None and old is not None and (new - old) & 0x7F == 1 and new != old
-
-    def _shown(self, pieces: list[_Piece]) -> None:
-        self._last_picture_id = pieces[0].picture_id
 
 
 def read_vp8(payload: bytes) -> _Piece | None:

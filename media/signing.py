@@ -8,7 +8,6 @@ printed by `reception doctor`, and belongs on paper in the archive.
 
 import base64
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from core.errors import Malformed
+from core.keyfile import make_once
 
 FILE_NAME: Final = "manifest.sig"
 ALGORITHM: Final = "Ed25519"
@@ -84,7 +84,8 @@ class Signer:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            _write_new_key(path)
+            # Any 32 bytes are a private key (RFC 8032, 5.1.5).
+            make_once(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
             data = path.read_bytes()
         if path.stat().st_mode & 0o077:
             raise KeyUnusable(f"Others can read the key in {path}. Run: chmod 600 {path}")
@@ -102,31 +103,3 @@ class Signer:
 
     def sign(self, data: bytes) -> Signature:
         return Signature(self.public_key, self._key.sign(data))
-
-
-def _write_new_key(path: Path) -> None:
-    # Linked into place whole: two processes that start at once must agree on one key.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = secrets.token_bytes(32)  # any 32 bytes are a private key (RFC 8032, 5.1.5)
-    mine = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(base64.b64encode(seed) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(mine, path)
-        # What it signs must not outlive it: a power cut may take a name that was not synced.
-        _sync_directory(path.parent)
-    except FileExistsError:
-        pass  # the other process was first; its key is ours too
-    finally:
-        mine.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
