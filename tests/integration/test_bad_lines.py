@@ -10,7 +10,7 @@ import pytest
 
 from bench.callers import CHROMIUM
 from bench.netlab import why_not
-from bench.network import QUEUE_BYTES, THIN, run
+from bench.network import run
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
@@ -40,14 +40,11 @@ async def test_at_twenty_percent_loss_and_a_long_way_too() -> None:
 
 @pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Debian's chromium")
 async def test_on_a_thin_line_the_picture_gives_way_and_the_sound_is_whole() -> None:
-    row = await call("thin-up", 18, "chromium")
+    row = await call("thin-up", 30, "chromium")  # what adapting costs is soon over
     assert row["fault"]["up"]["delayed"] + row["fault"]["up"]["overflowed"] > 0
     assert row["hall_recorded_settled"] >= 0.99
     assert row["picture_kbps"]["hall_settled"] < 300
-    # A queue is heard as delay. The drill's goal of 300 ms is for a machine with nothing else to
-    # do; a sender who does not give way at all keeps the queue at its end.
-    full_ms = QUEUE_BYTES * 8 / THIN.rate_bps * 1000
-    assert row["line_wait_p95_ms"]["up"] < 0.9 * full_ms
+    assert row["line_wait_p95_ms"]["up"] < 300  # a queue is heard as delay
     assert row["office_recorded"] >= 0.99
 
 
