@@ -754,10 +754,12 @@ class Recorder:
         reserve_bytes: int = 0,
         on_trouble: Callable[[Trouble], None] | None = None,
         background: bool = True,
+        t0_mono_ns: int | None = None,
     ) -> "Recorder":
         """Begin (or, after a crash, go on with) the recording in `directory`.
 
-        Time 0 of the timeline is now, or, if journals already stand there, theirs. Raises
+        Time 0 of the timeline is `t0_mono_ns` (the monotonic clock at `started_at`; None: now), or,
+        if journals already stand there, theirs. Raises
         `RecordingUnavailable` if less than `reserve_bytes` is free or the directory cannot be made,
         `manifest.RecordingBusy` if another process writes here.
         `on_trouble` is called in the writer's thread and must not block. `background=False` leaves
@@ -792,7 +794,7 @@ class Recorder:
                 session_id=session_id,
                 clock=clock,
                 disk=real,
-                timeline=_timeline_of(directory, started_at, clock),
+                timeline=_timeline_of(directory, started_at, t0_mono_ns, clock),
                 legs_before=journal.last_leg(directory),
                 lock_fd=lock_fd,
                 on_trouble=on_trouble,
@@ -1013,7 +1015,9 @@ class _Timeline:
     boot_id: str
 
 
-def _timeline_of(directory: Path, started_at: datetime, clock: Clock) -> _Timeline:
+def _timeline_of(
+    directory: Path, started_at: datetime, t0_mono_ns: int | None, clock: Clock
+) -> _Timeline:
     """A new timeline, or the one its journals already share, in this boot's monotonic clock."""
     boot_id = manifest.boot_id()
     for path in journal.journals_in(directory):
@@ -1024,7 +1028,8 @@ def _timeline_of(directory: Path, started_at: datetime, clock: Clock) -> _Timeli
             # Another boot: its monotonic clock says nothing here, the wall clock must do.
             since_ns = int(clock.now().timestamp() * 1e9) - first.t0_wall_ns
             return _Timeline(clock.monotonic_ns() - since_ns, first.t0_wall_ns, boot_id)
-    return _Timeline(clock.monotonic_ns(), int(started_at.timestamp() * 1e9), boot_id)
+    t0_mono_ns = clock.monotonic_ns() if t0_mono_ns is None else t0_mono_ns
+    return _Timeline(t0_mono_ns, int(started_at.timestamp() * 1e9), boot_id)
 
 
 def _by_name(statuses: list[TrackStatus]) -> tuple[TrackStatus, ...]:
