@@ -151,6 +151,8 @@ def close_book(
     book = read_manifest(directory)
     if book is None:
         book = _write_book(directory, sealed_at, succession)
+    else:
+        sync_directory(directory)  # whoever wrote it may have died before its name was on disk
     if signer is not None and not (directory / signing.FILE_NAME).exists():
         signature = signer.sign((directory / FILE_NAME).read_bytes())
         write_durably(directory / signing.FILE_NAME, signature.encode())
@@ -180,6 +182,8 @@ def _write_book(directory: Path, sealed_at: datetime, succession: Succession | N
             # destroyed: nothing can be read from it, and nothing is thrown away.
             unreadable.append(path.name)
             by = SealedBy.RECOVERY
+    # The names of the journals, too: their writer may have died before it had them synced.
+    sync_directory(directory)
     book = Manifest(
         session_id=session_id,
         t0_wall_ns=t0_wall_ns,

@@ -138,6 +138,7 @@ class Disk(Protocol):
     def write(self, fd: int, data: bytes | memoryview) -> int: ...
     def book(self, fd: int, offset: int, size_bytes: int) -> None: ...
     def sync(self, fd: int) -> None: ...
+    def sync_names(self, directory: Path) -> None: ...
     def truncate(self, fd: int, size_bytes: int) -> None: ...
     def close(self, fd: int) -> None: ...
     def space(self, directory: Path) -> tuple[int, int]: ...
@@ -147,17 +148,9 @@ class OsDisk:
     """The real one."""
 
     def create(self, path: Path) -> int:
-        """A new file, whose name is on disk before its first byte. Refuses an existing one."""
+        """A new file; its name is on disk after `sync_names` only. Refuses an existing one."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o640)
-        try:
-            manifest.sync_directory(path.parent)
-        except OSError:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
-        return fd
+        return os.open(path, flags, 0o640)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
@@ -175,6 +168,9 @@ class OsDisk:
 
     def sync(self, fd: int) -> None:
         os.fdatasync(fd)
+
+    def sync_names(self, directory: Path) -> None:
+        manifest.sync_directory(directory)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         os.ftruncate(fd, size_bytes)
@@ -213,6 +209,7 @@ class _Segment:
         self.path = path
         self.header = header
         self.fd = disk.create(path)
+        self.is_named = False  # whether its name is known to be on the disk
         self.size_bytes = 0
         self.records = 0
         self.digest = hashlib.sha256()
@@ -278,6 +275,17 @@ class _Segment:
             else:
                 self.is_short = size_bytes < wanted
                 return
+
+    def sync(self) -> None:
+        """Have the disk keep what was written, and, the first time, the name that it stands under.
+
+        Not at creation: that is the one writer's turn, and a tired disk takes its time for a name.
+        Raises `OSError`.
+        """
+        self.disk.sync(self.fd)
+        if not self.is_named:
+            self.disk.sync_names(self.path.parent)
+            self.is_named = True
 
     def give_back(self) -> None:
         """Let go of what is booked and not written."""
@@ -622,7 +630,7 @@ class PartyTap:
             covered = segment.unsynced_from + len(segment.unsynced)
         problem: OSError | None = None
         try:
-            segment.disk.sync(segment.fd)
+            segment.sync()
         except OSError as failed:
             problem = failed
         with self._disk_lock:
@@ -660,7 +668,7 @@ class PartyTap:
             try:
                 segment.seal(SealReason.ENDED, now_ns)
                 segment.give_back()
-                segment.disk.sync(segment.fd)
+                segment.sync()
             except OSError as problem:
                 self._give_up("seal", problem, now_ns)
                 raise
@@ -980,7 +988,7 @@ def _make_directory(directory: Path) -> None:
 
 
 def _sync_what_stands(directory: Path) -> None:
-    """A process that died here has left its last records with the kernel alone."""
+    """A process that died here has left its last records, and names, with the kernel alone."""
     for path in journal.journals_in(directory):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -991,6 +999,10 @@ def _sync_what_stands(directory: Path) -> None:
         except OSError as problem:
             # What is new must be recorded all the same; closing the book meets this again.
             log.warning("journal_not_synced", directory=directory.name, reason=problem.strerror)
+    try:
+        manifest.sync_directory(directory)
+    except OSError as problem:
+        log.warning("journal_not_synced", directory=directory.name, reason=problem.strerror)
 
 
 def _unfinished(problem: OSError) -> RecordingUnavailable:

@@ -36,6 +36,16 @@ def test_a_power_cut_costs_less_than_a_second_and_nothing_that_was_synced(
     assert (refused > 0) == (scenario in (Scenario.SYNC_FAILS, Scenario.DISK_FULL))
 
 
+def test_a_talk_that_died_before_its_first_sync_is_closed_with_all_its_files(
+    clip: Path, tmp_path: Path
+) -> None:
+    """Then nobody has synced the journals' names but whoever closes the book."""
+    calls, _ = record(Plan(Scenario.TORN, 0.3, clip), tmp_path)
+    found = judge(Plan(Scenario.TORN, 0.3, clip, play_every=10_000), calls, tmp_path)
+    assert found["states"] >= 60
+    assert {name: found[name] for name in FAULTS if found[name]} == {}, found["first_fault"]
+
+
 def test_the_judge_sees_a_recorder_that_never_syncs(clip: Path, tmp_path: Path) -> None:
     plan = Plan(Scenario.PLAIN, SECONDS, clip, every=25)
     calls, _ = record(plan, tmp_path)

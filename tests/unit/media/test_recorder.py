@@ -27,7 +27,9 @@ class SickDisk(OsDisk):
         self.write_error: int | None = None
         self.write_at_most: int | None = None
         self.sync_error: int | None = None
+        self.names_error: int | None = None
         self.failures = 0
+        self.named = 0
 
     def create(self, path: Path) -> int:
         if self.write_error is not None:
@@ -50,6 +52,13 @@ class SickDisk(OsDisk):
             self.failures += 1
             raise OSError(self.sync_error, os.strerror(self.sync_error))
         super().sync(fd)
+
+    def sync_names(self, directory: Path) -> None:
+        if self.names_error is not None:
+            self.failures += 1
+            raise OSError(self.names_error, os.strerror(self.names_error))
+        super().sync_names(directory)
+        self.named += 1
 
 
 class Desk:
@@ -196,6 +205,38 @@ async def test_a_failed_sync_is_fatal_for_the_segment_and_for_nothing_else(desk:
     # What the kernel had taken but the disk may have lost stands in the next segment again.
     assert repeated[: len(repeating)] == repeating
     assert desk.kept() == desk.sent
+
+
+def test_a_new_file_waits_for_no_directory_and_its_name_is_synced_with_its_first_bytes(
+    desk: Desk,
+) -> None:
+    desk.send(5)
+    desk.tick()
+    assert desk.kept() == desk.sent, "the pass of the one writer asks the disk for no name"
+    assert desk.disk.named == 0
+    desk.send(5)
+    desk.tick(500)
+    assert desk.disk.named == 1
+    desk.send(5)
+    desk.tick(500)
+    assert desk.disk.named == 1, "a name is synced once"
+
+
+async def test_a_name_that_cannot_be_synced_is_as_fatal_as_bytes_that_cannot(desk: Desk) -> None:
+    desk.send(20)
+    desk.tick()
+    desk.disk.names_error = errno.EIO
+    desk.tick(500)
+    assert desk.disk.failures == 1
+    assert desk.recorder.status().state is RecordingState.TROUBLE
+    desk.disk.names_error = None
+    desk.mend()
+    assert desk.recorder.status().state is RecordingState.RECORDING
+    await desk.recorder.seal()
+    _, second = journal.journals_in(desk.directory)
+    with journal.open_journal(second) as reader:
+        repeated = [r.payload for r in reader.records() if r.type is RecordType.RTP]
+    assert repeated == desk.sent
 
 
 async def test_a_full_buffer_drops_the_newest_and_says_how_many(

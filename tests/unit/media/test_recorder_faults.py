@@ -24,7 +24,7 @@ from media.tracks import CodecInfo, TrackName
 OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
 STARTED = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 PARTIES = (ParticipantId("a" * 32), ParticipantId("b" * 32))
-CALLS = ("create", "write", "book", "sync", "truncate")
+CALLS = ("create", "write", "book", "sync", "sync_names", "truncate")
 PASS_MS = 60
 PASSES = 20
 PACKETS_PER_PASS = 3
@@ -79,6 +79,11 @@ class Faulty(OsDisk):
             self._raise()
         super().sync(fd)
         self.synced |= set(packets_of(self.paths[fd]))
+
+    def sync_names(self, directory: Path) -> None:
+        if self._fails("sync_names"):
+            self._raise()
+        super().sync_names(directory)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         if self._fails("truncate"):
@@ -156,6 +161,8 @@ def calls_of_a_whole_recording(directory: Path) -> dict[str, int]:
         ("book", errno.EOPNOTSUPP, 0, 1000),
         ("sync", errno.EIO, 0, 1),
         ("sync", errno.ENOSPC, 0, 3),
+        ("sync_names", errno.EIO, 0, 1),
+        ("sync_names", errno.ENOSPC, 0, 3),
         ("truncate", errno.EIO, 0, 1),
     ],
 )
