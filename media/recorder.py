@@ -364,6 +364,8 @@ class PartyTap:
         # The disk's side, with `_disk_lock` held.
         self._disk_lock = threading.Lock()
         self._sync_ended = threading.Condition(self._disk_lock)
+        # The directory may be another's by now. A pass of the writer that began before comes late.
+        self._is_over = False
         self._segment: _Segment | None = None
         self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
         self._next_segment = 0  # not yet asked
@@ -460,6 +462,8 @@ class PartyTap:
     def write_pending(self, now_ns: int) -> None:
         """Give what is pending to the kernel. Called by the writer's thread; never raises."""
         with self._disk_lock:
+            if self._is_over:
+                return
             if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
                 self.trouble = None
             self._take_pending()
@@ -663,17 +667,17 @@ class PartyTap:
             if self._carried:
                 raise OSError(f"the last records could not be written ({self.trouble})")
             segment = self._segment
-            if segment is None:
-                return
-            try:
-                segment.seal(SealReason.ENDED, now_ns)
-                segment.give_back()
-                segment.sync()
-            except OSError as problem:
-                self._give_up("seal", problem, now_ns)
-                raise
-            self._segment = None
-            segment.close()
+            if segment is not None:
+                try:
+                    segment.seal(SealReason.ENDED, now_ns)
+                    segment.give_back()
+                    segment.sync()
+                except OSError as problem:
+                    self._give_up("seal", problem, now_ns)
+                    raise
+                self._segment = None
+                segment.close()
+            self._is_over = True
 
     def _is_calm(self) -> bool:
         return self._segment is None or not self._segment.syncing
@@ -681,6 +685,7 @@ class PartyTap:
     def abandon(self) -> int:
         """Let go of the file after `finish` failed; how many packets stay unwritten."""
         with self._disk_lock:
+            self._is_over = True
             segment, self._segment = self._segment, None
             if segment is not None:
                 segment.given_up = True

@@ -319,6 +319,36 @@ async def test_seal_on_a_full_disk_fails_in_words_and_may_be_repeated(desk: Desk
     assert desk.kept() == desk.sent
 
 
+async def test_a_pass_that_comes_late_writes_nothing_where_another_may_write(desk: Desk) -> None:
+    desk.send(5)
+    desk.tick()
+    desk.disk.write_error = errno.ENOSPC
+    desk.send(5)
+    with pytest.raises(RecordingUnavailable):
+        desk.recorder.close_now(patience_s=0)
+    desk.disk.write_error = None
+    book = manifest.recover(desk.directory, patience_s=0)
+    desk.tick(2000)  # the writer's thread had this recorder in its hands all the while
+    assert [path.name for path in journal.journals_in(desk.directory)] == [
+        entry.path for entry in book.journals
+    ]
+    assert manifest.verify(desk.directory).is_intact
+
+
+async def test_a_packet_that_slips_in_while_the_recording_is_closed_begins_no_file(
+    desk: Desk,
+) -> None:
+    desk.send(5)
+    desk.tick()
+    desk.recorder.close_now(patience_s=0)
+    # The loop had found the tap open just before, and comes to its list just after.
+    desk.tap._pending.append((desk.track, desk.clock.monotonic_ns(), b"late"))
+    desk.tick(2000)
+    (only,) = journal.journals_in(desk.directory)
+    assert manifest.recover(desk.directory, patience_s=0).journals[0].path == only.name
+    assert desk.kept() == desk.sent
+
+
 async def test_a_closed_recording_is_not_opened_again(desk: Desk) -> None:
     desk.send(5)
     await desk.recorder.seal()
