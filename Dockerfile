@@ -5,6 +5,12 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 WORKDIR /app
 COPY . .
 RUN make setup && rm -rf web/node_modules
+# The user who serves may not write here: without bytecode every start would compile everything again,
+# and a talk waits for the start after a crash. The image does not change, so nothing is compared.
+# Packages may ship a file for another Python, which compiles nowhere; ours must.
+RUN compile=".venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash" \
+    && ($compile .venv/lib || true) \
+    && $compile app cases core media migrations scheduling signaling
 
 FROM debian:12-slim
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \

@@ -1,6 +1,7 @@
 """Run the application under uvicorn: httptools for HTTP, websockets for the signaling socket."""
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         be_prompt()
+        gc.enable()
         if self.started and self.on_started is not None:
             self.on_started()
 
