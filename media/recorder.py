@@ -201,6 +201,13 @@ class _Chunk(NamedTuple):
     to_ns: int = 0
 
 
+def _together(first: _Chunk | None, then: _Chunk | None) -> _Chunk | None:
+    """Counts and times of two that follow each other."""
+    if first is None or then is None:
+        return first or then
+    return _Chunk(b"", 0, first.packets + then.packets, first.from_ns, then.to_ns)
+
+
 class _Segment:
     """One open journal file. Used with the tap's disk lock held."""
 
@@ -222,7 +229,10 @@ class _Segment:
         self.unsynced: deque[_Chunk] = deque()
         self.unsynced_bytes = 0
         self.unsynced_from = 0  # how many chunks were there before the first of these
-        self.forgotten: _Chunk | None = None  # counts and times only
+        # Counts and times only: what a sync will cover, and what the one under way does not.
+        self._forgotten: _Chunk | None = None
+        self._forgotten_since: _Chunk | None = None
+        self._covered = 0  # how many chunks were there when the last sync began
         self.sync_began_ns: int | None = None
         self.is_sealed = False
         self.given_up = False
@@ -298,15 +308,27 @@ class _Segment:
         self.unsynced.append(chunk)
         self.unsynced_bytes += len(chunk.data)
         while self.unsynced_bytes > MAX_BUFFERED_BYTES:
-            oldest = self._drop_oldest()
-            before = self.forgotten or _Chunk(b"", 0, 0, oldest.from_ns, oldest.to_ns)
-            packets = before.packets + oldest.packets
-            self.forgotten = _Chunk(b"", 0, packets, before.from_ns, oldest.to_ns)
+            is_covered = self.unsynced_from < self._covered
+            oldest = self._drop_oldest()._replace(data=b"")
+            if is_covered:
+                self._forgotten = _together(self._forgotten, oldest)
+            else:
+                self._forgotten_since = _together(self._forgotten_since, oldest)
 
-    def synced_up_to(self, chunk: int) -> None:
-        """Chunks before the `chunk`-th of this segment are on the disk."""
-        self.forgotten = None
-        while self.unsynced and self.unsynced_from < chunk:
+    @property
+    def forgotten(self) -> _Chunk | None:
+        """What cannot be repeated, and is not known to be on the disk."""
+        return _together(self._forgotten, self._forgotten_since)
+
+    def begin_sync(self) -> None:
+        """A sync is about to be asked for; it covers what has been written until now."""
+        self._covered = self.unsynced_from + len(self.unsynced)
+        self._forgotten, self._forgotten_since = self.forgotten, None
+
+    def end_sync(self) -> None:
+        """The sync that was begun last has worked."""
+        self._forgotten = None
+        while self.unsynced and self.unsynced_from < self._covered:
             self._drop_oldest()
 
     def _drop_oldest(self) -> _Chunk:
@@ -367,7 +389,6 @@ class PartyTap:
         # The directory may be another's by now. A pass of the writer that began before comes late.
         self._is_over = False
         self._segment: _Segment | None = None
-        self._claimed: _Segment | None = None  # being synced, perhaps after it was given up
         self._next_segment = 0  # not yet asked
         self._carried: deque[_Chunk] = deque()  # records the disk has not surely got
         self._carried_bytes = 0
@@ -404,7 +425,7 @@ class PartyTap:
     def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
         """One decrypted RTP packet as received. Kept until it is written, not copied."""
         size = len(packet)
-        if track_index >= len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
+        if not 0 <= track_index < len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
             # The relay must not fall over a caller's mistake, and the loss must be on the record.
             self._lose(arrival_ns)
         elif self._has_room(size + journal.OVERHEAD_BYTES, arrival_ns):
@@ -460,19 +481,22 @@ class PartyTap:
     # --- the writer's side -----------------------------------------------------------------------
 
     def write_pending(self, now_ns: int) -> None:
-        """Give what is pending to the kernel. Called by the writer's thread; never raises."""
+        """Give what is pending to the kernel. Called by the writer's thread.
+
+        No refusal of the disk is raised. Without memory it raises, and the next pass tries again.
+        """
         with self._disk_lock:
             if self._is_over:
                 return
             if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
                 self.trouble = None
+            if self.oldest_waiting_ns is None and (self._pending or self._carried):
+                self.oldest_waiting_ns = now_ns
             self._take_pending()
             if not self._carried:
                 if self._segment is not None and now_ns - self._wrote_at_ns >= QUIET_AFTER_NS:
                     self._segment.give_back()
                 return
-            if self.oldest_waiting_ns is None:
-                self.oldest_waiting_ns = now_ns
             try:
                 if self._segment is None:
                     if now_ns < self._retry_at_ns:
@@ -496,6 +520,8 @@ class PartyTap:
         taken = self._pending[:]
         if not taken:
             return
+        # First: what cannot be encoded now (there may be no memory for it) must wait, not vanish.
+        data = journal.encode_batch(self._seed, taken)
         del self._pending[: len(taken)]
         packets, from_ns, to_ns = 0, 0, 0
         for item in taken:
@@ -506,7 +532,6 @@ class PartyTap:
                 packets += 1
                 to_ns = item[1]
                 from_ns = from_ns or to_ns
-        data = journal.encode_batch(self._seed, taken)
         self._carry(_Chunk(data, len(taken), packets, from_ns, to_ns))
         self._taken_bytes += len(data)
 
@@ -613,25 +638,21 @@ class PartyTap:
         self._carried_bytes += len(record)
         self._unsure_packets += forgotten.packets
 
-    def sync_due(self, now_ns: int) -> bool:
-        """Whether the disk should be asked to keep what the kernel has. Claims the work."""
+    def sync_due(self, now_ns: int) -> "DueSync | None":
+        """The sync to be made now, if there is one: who gets it must make it."""
         with self._disk_lock:
             segment = self._segment
             if segment is None or segment.syncing or not segment.unsynced:
-                return False
+                return None
             if now_ns - self._synced_at_ns < _sync_every_ns(self._failed_syncs):
-                return False
+                return None
             segment.sync_began_ns = now_ns
-            self._claimed = segment
-            return True
+            return DueSync(self, segment)
 
-    def sync(self, now_ns: int) -> None:
-        """Ask the disk to keep it (may take long); after `sync_due` said so. Never raises."""
+    def sync(self, segment: _Segment, now_ns: int) -> None:
+        """Ask the disk to keep it (may take long). `DueSync`'s part."""
         with self._disk_lock:
-            segment, self._claimed = self._claimed, None
-            if segment is None:
-                return
-            covered = segment.unsynced_from + len(segment.unsynced)
+            segment.begin_sync()
         problem: OSError | None = None
         try:
             segment.sync()
@@ -642,7 +663,7 @@ class PartyTap:
             if segment.given_up:
                 segment.close()
             elif problem is None:
-                segment.synced_up_to(covered)
+                segment.end_sync()
                 self._synced_at_ns = now_ns
                 self._failed_syncs, self._is_mended = 0, True
             else:
@@ -691,8 +712,8 @@ class PartyTap:
                 segment.given_up = True
                 if not segment.syncing:
                     segment.close()
-            self._take_pending()
-            return sum(chunk.packets for chunk in self._carried)
+            waiting = sum(not isinstance(item, bytes) for item in self._pending)
+            return waiting + sum(chunk.packets for chunk in self._carried)
 
     @property
     def lost_packets(self) -> int:
@@ -714,6 +735,19 @@ class PartyTap:
             )
             for track in self._tracks
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class DueSync:
+    """One file whose bytes should be on the disk now. The file is this one for good: until its turn
+    comes it may have been given up, and another may be in its place."""
+
+    _tap: PartyTap
+    _segment: _Segment
+
+    def sync(self, now_ns: int) -> None:
+        """Once. May take long; never raises."""
+        self._tap.sync(self._segment, now_ns)
 
 
 def _sync_every_ns(failed_syncs: int) -> int:
@@ -896,17 +930,22 @@ class Recorder:
         """One pass of the writer: everything pending goes to the kernel."""
         now_ns = self._clock.monotonic_ns()
         for tap in list(self._taps):
-            tap.write_pending(now_ns)
+            try:
+                tap.write_pending(now_ns)
+            except Exception:
+                # One party's surprise must not stop the others'.
+                log.exception("journal_writer_failed", directory=self.directory.name)
         self._passed_at_ns = self._clock.monotonic_ns()
         if now_ns - self._space_at_ns > DISK_SAMPLED_EVERY_NS:
             self._space_at_ns = now_ns
             with contextlib.suppress(OSError):
                 self._space = self.disk.space(self.directory)
 
-    def sync_due(self) -> list[PartyTap]:
-        """The taps whose bytes should be asked to stay on disk now; each is claimed."""
+    def sync_due(self) -> list[DueSync]:
+        """The syncs to be made now; whoever asks makes every one of them."""
         now_ns = self._clock.monotonic_ns()
-        return [tap for tap in list(self._taps) if tap.sync_due(now_ns)]
+        found = [tap.sync_due(now_ns) for tap in list(self._taps)]
+        return [due for due in found if due is not None]
 
     async def close(self) -> None:
         """Write, seal and sync the journals, and let go of the directory. May be repeated.
@@ -928,7 +967,7 @@ class Recorder:
             try:
                 while not self._could_finish(or_raise=time.monotonic() >= until):
                     time.sleep(ASK_AGAIN_S)
-            except RecordingUnavailable:
+            except BaseException:
                 unwritten = sum(tap.abandon() for tap in self._taps)
                 log.error("recording_cut_short", session_id=self._session_id, packets=unwritten)
                 raise
@@ -1103,11 +1142,18 @@ class _Writer:
             for recorder in recorders:
                 try:
                     recorder.write_through()
-                    for tap in recorder.sync_due():
-                        self._syncing.submit(tap.sync, recorder.monotonic_ns())
+                    for due in recorder.sync_due():
+                        self._submit(due, recorder.monotonic_ns())
                 except Exception:
                     # One recording's surprise must not stop the others'.
                     log.exception("journal_writer_failed", directory=recorder.directory.name)
+
+    def _submit(self, due: DueSync, now_ns: int) -> None:
+        try:
+            self._syncing.submit(due.sync, now_ns)
+        except RuntimeError as problem:
+            # No thread could be started. It waits in the pool's line for one that is there.
+            log.warning("journal_sync_delayed", reason=str(problem))
 
 
 _WRITER: Final = _Writer()

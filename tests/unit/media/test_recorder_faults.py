@@ -7,7 +7,7 @@ runs it again once for each of them, failing there; every run asserts that its f
 import asyncio
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -343,8 +343,8 @@ def test_a_sync_that_never_answers_is_told_and_what_waits_for_it_is_bounded(
         assert tap._segment is not None
         assert tap._segment.unsynced_bytes <= 50_000
     disk.error = errno.EIO
-    for tap in stuck:
-        tap.sync(talk.clock.monotonic_ns())
+    for due in stuck:
+        due.sync(talk.clock.monotonic_ns())
     disk.error = 0
     talk.go_on(60)
     talk.recorder.seal_now()
@@ -360,6 +360,55 @@ def test_a_sync_that_never_answers_is_told_and_what_waits_for_it_is_bounded(
     assert talk.recorder.status().lost_packets == unsure
 
 
+class Slow(OsDisk):
+    """A disk on whose syncs things happen meanwhile."""
+
+    meanwhile: Callable[[], None] | None = None
+    fails = False
+
+    def sync(self, fd: int) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        if self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(fd)
+
+
+def test_what_was_forgotten_during_a_sync_is_not_covered_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long sync works, the next one fails: what came between and was too much to repeat may be
+    nowhere."""
+    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 20_000)
+    disk = Slow()
+    talk = Talk(tmp_path / "recording", disk)
+    talk.go_on(4)
+    covered = set(talk.sent)
+    talk.clock.advance(timedelta(milliseconds=400))
+    first, other = talk.recorder.sync_due()
+    disk.meanwhile = lambda: talk.go_on(200)
+    first.sync(talk.clock.monotonic_ns())
+    other.sync(talk.clock.monotonic_ns())
+    disk.fails = True
+    talk.clock.advance(timedelta(milliseconds=400))
+    for due in talk.recorder.sync_due():
+        due.sync(talk.clock.monotonic_ns())
+    disk.fails = False
+    talk.go_on(60)
+    talk.recorder.seal_now()
+    told = sum(gap.packets for gap in talk.gaps())
+    again = {
+        packet
+        for path in journal.journals_in(talk.directory)
+        if ".s0000." not in path.name
+        for packet in packets_of(path)
+    }
+    first_s = {one for i, one in enumerate(talk.sent) if i // PACKETS_PER_PASS % 2 == 0}
+    assert told > 0
+    assert len(first_s - covered - again) <= told
+
+
 def test_a_disk_that_comes_back_after_a_long_sync_needs_no_new_segment(tmp_path: Path) -> None:
     talk = Talk(tmp_path / "recording", OsDisk())
     talk.go_on(6)
@@ -367,8 +416,8 @@ def test_a_disk_that_comes_back_after_a_long_sync_needs_no_new_segment(tmp_path:
     stuck = talk.recorder.sync_due()
     talk.go_on(40)
     assert talk.told == "trouble"
-    for tap in stuck:
-        tap.sync(talk.clock.monotonic_ns())
+    for due in stuck:
+        due.sync(talk.clock.monotonic_ns())
     talk.go_on()
     assert talk.told == "recording"
     assert len(journal.journals_in(talk.directory)) == len(PARTIES)
@@ -454,6 +503,56 @@ def test_a_refused_booking_is_told_before_anything_is_lost_and_not_asked_at_ever
     disk.last = 0
     talk.go_on(100)
     assert not talk.recorder.status().disk.is_short
+
+
+def test_a_file_given_up_before_its_sync_began_is_closed_and_the_next_is_synced(
+    tmp_path: Path,
+) -> None:
+    disk = Faulty(call="write", error=errno.EIO)
+    talk = Talk(tmp_path / "recording", disk)
+    talk.go_on(4)
+    talk.clock.advance(timedelta(milliseconds=400))
+    waiting = talk.recorder.sync_due()  # the pool is busy with others' files
+    disk.first, disk.last = disk.counts["write"] + 1, disk.counts["write"] + 2 * len(PARTIES)
+    for _ in range(3):
+        talk.clock.advance(timedelta(milliseconds=1100))
+        for tap, track in zip(talk.taps, talk.tracks, strict=True):
+            tap.rtp(track, b"%06d" % len(talk.sent), talk.clock.monotonic_ns())
+            talk.sent.append(b"%06d" % len(talk.sent))
+        talk.recorder.write_through()
+    waiting += talk.recorder.sync_due()
+    assert disk.failed and len(waiting) == 2 * len(PARTIES)
+    for due in waiting:
+        due.sync(talk.clock.monotonic_ns())
+    assert sorted(Path(name).name for name in open_files(talk.directory)) == [
+        *(f"{who}.l0001.s0001.rrj" for who in PARTIES), "recording.lock",
+    ]  # fmt: skip
+    assert disk.synced == set(talk.sent)
+    talk.recorder.seal_now()
+
+
+def test_a_pass_without_memory_loses_nothing_and_stops_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Talk(tmp_path / "recording", OsDisk())
+    real, left = journal.encode_batch, 3
+
+    def scarce(seed: int, batch: list[journal.ArrivedPacket | bytes]) -> bytes:
+        nonlocal left
+        left -= 1
+        if left in (0, 1):
+            raise MemoryError
+        return real(seed, batch)
+
+    talk.go_on(1)
+    monkeypatch.setattr(journal, "encode_batch", scarce)
+    talk.go_on(2)  # the second party's first, and the first party's second
+    monkeypatch.setattr(journal, "encode_batch", real)
+    talk.go_on(1)
+    assert left <= 0
+    assert talk.kept() == set(talk.sent)
+    talk.recorder.seal_now()
+    assert talk.recorder.status().lost_packets == 0
 
 
 async def test_the_end_waits_for_a_disk_that_comes_back(
