@@ -11,6 +11,7 @@ given twice.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -130,7 +131,10 @@ class Chain:
             whole, _, torn = file.read().rpartition(b"\n")
             if torn:
                 file.truncate(size - len(torn))
-                os.fsync(file.fileno())
+            # Its writer may have died before the line, or the list's name, was on the disk: then
+            # the manifest that is completed below, or the next line, would stand before it.
+            os.fsync(file.fileno())
+            manifest.sync_directory(self._recordings)
         for unreadable, line in enumerate(reversed(whole.split(b"\n"))):
             with contextlib.suppress(Malformed):
                 link = Link.decode(line + b"\n")
@@ -139,22 +143,30 @@ class Chain:
         return None
 
     def _complete(self, link: Link) -> None:
+        """Have the manifest of this line under its name on the disk, before another line follows:
+        only the last line's is looked after."""
         directory = self._recordings / link.recording
         part = directory / _PART
-        if (
-            part.is_file()
-            and not (directory / manifest.FILE_NAME).exists()
-            and hashlib.sha256(part.read_bytes()).hexdigest() == link.sha256
-        ):
+        if (directory / manifest.FILE_NAME).exists():
+            manifest.sync_directory(directory)
+        elif part.is_file() and hashlib.sha256(part.read_bytes()).hexdigest() == link.sha256:
             manifest.publish(part, directory / manifest.FILE_NAME)
 
     def _append(self, link: Link) -> None:
-        is_new = not self._ledger.exists()
+        """Durably, or not at all: raises `OSError`, and then the list is as it was."""
+        line, is_new = link.encode(), not self._ledger.exists()
         fd = os.open(self._ledger, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        with os.fdopen(fd, "ab") as file:
-            file.write(link.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(fd, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                # A sync says once that it failed: whoever comes next would believe the line.
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
         if is_new:
             manifest.sync_directory(self._recordings)
 

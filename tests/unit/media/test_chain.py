@@ -1,5 +1,6 @@
 """A house's manifests name each other in order: what is gone, changed or moved shows."""
 
+import errno
 import json
 import os
 import shutil
@@ -140,6 +141,82 @@ def test_a_closer_killed_at_any_sync_or_rename_neither_forks_the_chain_nor_is_lo
         follows = {n: manifest.read_manifest(recordings / n) for n in "abc"}
         assert len({book.previous_sha256 for book in follows.values() if book}) == 3
     assert kills >= 6
+
+
+class Watched:
+    """Syncs and renames of this process by the names of what they are done to, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        self.refused = ""
+        """The sync that fails, when it has been seen so often."""
+        self._fsync, self._replace = os.fsync, os.replace
+        monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(os, "replace", self.replace)
+
+    def fsync(self, fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        self.seen.append(Path(path).name)
+        if self.refused == f"{self.seen[-1]} {self.seen.count(self.seen[-1])}":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._fsync(fd)
+
+    def replace(self, old: Path, new: Path) -> None:
+        self.seen.append(f"{new.parent.name}/{new.name}")
+        self._replace(old, new)
+
+
+def _die_closing_b(place: Path, *, has_manifest: bool) -> Path:
+    """Recordings of whose second the line is written, at the first moment after it with or without
+    its manifest; nothing of that is known to be on the disk."""
+    for number in range(1, 30):
+        recordings = place / str(number)
+        recordings.mkdir()
+        close(recordings, "a")
+        (recordings / "b").mkdir()
+        small_journal(recordings / "b", "b")
+        assert _killed_at(number, lambda: close(recordings, "b"))  # noqa: B023
+        is_listed = b'"b"' in (recordings / chain.LEDGER_NAME).read_bytes()
+        if is_listed and (recordings / "b" / manifest.FILE_NAME).exists() == has_manifest:
+            return recordings
+    pytest.fail("the closer did not die where it was to")
+
+
+def test_a_dead_closer_s_line_is_on_the_disk_before_its_manifest_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = _die_closing_b(tmp_path, has_manifest=False)
+    watched = Watched(monkeypatch)
+    close(recordings, "c")
+    before = watched.seen[: watched.seen.index(f"b/{manifest.FILE_NAME}")]
+    assert chain.LEDGER_NAME in before and recordings.name in before
+    assert Chain(recordings).verify().problems == ()
+
+
+def test_a_dead_closer_s_manifest_is_on_the_disk_before_another_line_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = _die_closing_b(tmp_path, has_manifest=True)
+    watched = Watched(monkeypatch)
+    close(recordings, "c")
+    last_line = max(i for i, one in enumerate(watched.seen) if one == chain.LEDGER_NAME)
+    assert "b" in watched.seen[:last_line]
+
+
+def test_a_line_whose_sync_failed_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(tmp_path, "a")
+    ledger = (tmp_path / chain.LEDGER_NAME).read_bytes()
+    watched = Watched(monkeypatch)
+    watched.refused = f"{chain.LEDGER_NAME} 2"  # the first is for what a predecessor left
+    with pytest.raises(OSError, match="Input/output"):
+        close(tmp_path, "b")
+    assert (tmp_path / chain.LEDGER_NAME).read_bytes() == ledger
+    close(tmp_path, "c")
+    close(tmp_path, "b")
+    found = Chain(tmp_path).verify()
+    assert (found.links, found.problems) == (3, ())
 
 
 @pytest.mark.parametrize("name", ["closed.lock", "closed.jsonl"])
