@@ -27,6 +27,7 @@ from media.events import MediaEvent
 from media.feedback import Feedback
 from media.ice import AddressBook, Check, Credentials, Freshness, answer_check
 from media.peer import Offer, OfferedTrack, Peer
+from media.rota import Rota
 from media.router import Router
 from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
 from media.socket import Address, MediaSocket, host_and_port
@@ -57,9 +58,13 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-# The marks "silent" and "back" of a recording are true to half of this.
-TICK_S = 0.1
-TICKS_PER_SECOND = 10
+# Every peer has one of so many turns a second for reports and estimates, and is looked at in each
+# fifth: the marks "silent" and "back" of a recording are true to half of 0.1 s.
+TURNS = 50
+LOOK_TURNS = 5
+TURN_S = 1 / TURNS
+# What a held-up loop makes up for; older turns are let go.
+MAX_LATE_S = 0.2
 # Granularity of NACK retries and delayed keyframe requests, only while there are any.
 POLL_S = 0.01
 MIN_RTP_BYTES = 12
@@ -109,7 +114,8 @@ class MediaNode:
         self.feedback = Feedback(self._send_rtcp, self._send_repair, self._wake)
         self._router = Router(self._socket.outbox, self.feedback)
         self._poll_handle: asyncio.TimerHandle | None = None
-        self._ticker: asyncio.Task[None] | None = None
+        self.rota: Rota[Peer] = Rota(TURNS)
+        self._caretaker: asyncio.Task[None] | None = None
         self.now_ns: Callable[[], int] = clock.monotonic_ns
         # Looked up once per packet; the book keeps this very dict.
         self._by_address = self._book.by_address
@@ -134,7 +140,7 @@ class MediaNode:
         node.video_codecs = [VIDEO_CODECS[name] for name in video_codecs]
         addresses = list(public_addresses) or _local_addresses(host)
         node.addresses = [(address, node.port) for address in addresses]
-        node._ticker = asyncio.create_task(node._tick(), name="media tick")
+        node._caretaker = asyncio.create_task(node._look_after_peers(), name="media rota")
         log.info("media_node_started", port=node.port, addresses=len(addresses))
         return node
 
@@ -148,10 +154,10 @@ class MediaNode:
         """End every room, say goodbye to every client, free the port."""
         for room in list(self._rooms.values()):
             await room.end()
-        if self._ticker is not None:
-            self._ticker.cancel()
+        if self._caretaker is not None:
+            self._caretaker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+                await self._caretaker
         if self._poll_handle is not None:
             self._poll_handle.cancel()
         if self._closing:
@@ -322,18 +328,26 @@ class MediaNode:
 
     # -- Time --------------------------------------------------------------------------------
 
-    async def _tick(self) -> None:
-        """Silence, consent and reports: ten times a second for the node, not per peer."""
-        count = 0
+    async def _look_after_peers(self) -> None:
+        """Silence, consent and reports, and how many strangers may still be heard this second."""
+        loop = asyncio.get_running_loop()
+        turn, due_s = 0, loop.time()
         while True:
-            await asyncio.sleep(TICK_S)
-            count += 1
-            now_ns = self.now_ns()
-            is_second = count % TICKS_PER_SECOND == 0
-            if is_second:
+            ahead = min(self.rota.wait(turn, LOOK_TURNS), LOOK_TURNS)
+            turn = (turn + ahead) % TURNS
+            due_s = max(due_s + ahead * TURN_S, loop.time() - MAX_LATE_S)
+            await asyncio.sleep(due_s - loop.time())
+            if turn < ahead:  # a new second
                 self._strangers_left = STRANGERS_PER_SECOND
-            for room in list(self._rooms.values()):
-                room.check(now_ns, is_second=is_second)
+            reporting = self.rota.whose(turn)
+            for peer in self.rota.whose(turn, LOOK_TURNS):
+                try:
+                    peer.check(self.now_ns())
+                    if peer in reporting:
+                        peer.every_second(self.now_ns())
+                except Exception:
+                    # One peer's surprise must not end everybody's reports.
+                    log.exception("media_peer_failed", participant_id=peer.participant_id)
 
     def _wake(self) -> None:
         if self._poll_handle is None:
@@ -433,6 +447,7 @@ class MediaRoom:
             on_event=on_event,
         )
         self._peers[participant_id] = peer
+        self._node.rota.add(peer)
         if self.is_live:
             peer.go_live()
         self.publications_changed(peer)
@@ -442,6 +457,7 @@ class MediaRoom:
         """The participant has left. Unknown ids are fine: leaving twice is leaving."""
         peer = self._peers.pop(participant_id, None)
         if peer is not None:
+            self._node.rota.remove(peer)
             peer.leave()
             self.publications_changed(peer)
 
@@ -460,6 +476,7 @@ class MediaRoom:
         self.is_live = False
         for participant_id in list(self._peers):
             peer = self._peers.pop(participant_id)
+            self._node.rota.remove(peer)
             peer.leave()
         self.recorder = None
         self._node.forget_room(self.room_id)
@@ -498,12 +515,6 @@ class MediaRoom:
         for peer in self._peers.values():
             if peer is not by:
                 peer.review_codecs()
-
-    def check(self, now_ns: int, *, is_second: bool) -> None:
-        for peer in list(self._peers.values()):
-            peer.check(now_ns)
-            if is_second:
-                peer.every_second(now_ns)
 
 
 def _local_addresses(host: str) -> list[str]:
