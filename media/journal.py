@@ -80,7 +80,7 @@ class MarkKind(StrEnum):
 class SealReason(StrEnum):
     """Why a segment takes no more records."""
 
-    ENDED = "ended"  # the session was over
+    ENDED = "ended"  # the leg was over
     ROTATED = "rotated"  # a write or a sync failed here; the next segment goes on
     RECOVERED = "recovered"  # the writer died; recovery closed the segment
 

@@ -421,6 +421,15 @@ class Peer:
         for publication in self.published.values():
             self.refresh(publication)
 
+    def record_from_now(self) -> None:
+        """The live room has been given its recorder only now. What was before is not in it, and
+        the journal says so."""
+        self._open_tap()
+        if self.leg.is_connected:
+            self._mark(MarkKind.GAP, self._transports.now_ns(), "recorder_late")
+        for publication in self.published.values():
+            self.refresh(publication)
+
     # -- Transport ---------------------------------------------------------------------------
 
     def new_leg(self) -> None:
@@ -649,7 +658,9 @@ class Peer:
                 t for t in publication.translated if t is not subscription
             )
             _retire(subscription)
-        leg.tap = None  # whatever is still on its way is not recorded any more
+        if leg.tap is not None:
+            leg.tap.end()
+            leg.tap = None  # whatever is still on its way is not recorded any more
         self._transports.detach(leg, self._dtls)
 
     def _connected(self, inbound: SrtpSession, outbound: SrtpSession, profile: str) -> None:

@@ -21,9 +21,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -347,6 +347,30 @@ class _Segment:
             self.disk.close(self.fd)
 
 
+class TrackCount(NamedTuple):
+    """What has been given to the kernel for one track, in one leg or in several."""
+
+    participant_id: ParticipantId
+    name: TrackName
+    bytes_written: int
+    packets: int
+    last_write_ns: int | None
+
+    def and_also(self, other: "TrackCount") -> "TrackCount":
+        wrote = [at for at in (self.last_write_ns, other.last_write_ns) if at is not None]
+        return self._replace(
+            bytes_written=self.bytes_written + other.bytes_written,
+            packets=self.packets + other.packets,
+            last_write_ns=max(wrote, default=None),
+        )
+
+    def status(self, now_ns: int) -> TrackStatus:
+        age_ms = None
+        if self.last_write_ns is not None:
+            age_ms = max(0, now_ns - self.last_write_ns) // 1_000_000
+        return TrackStatus(self.participant_id, self.name, self.bytes_written, self.packets, age_ms)
+
+
 class _Track:
     """Counters of one track index. All belong to the writer; the loop reads what was written."""
 
@@ -386,8 +410,9 @@ class PartyTap:
         # The disk's side, with `_disk_lock` held.
         self._disk_lock = threading.Lock()
         self._sync_ended = threading.Condition(self._disk_lock)
-        # The directory may be another's by now. A pass of the writer that began before comes late.
-        self._is_over = False
+        self.is_over = False
+        """Everything is on the disk and the file closed, or given up. The directory may be
+        another's by now: a pass of the writer that comes late must not write."""
         self._segment: _Segment | None = None
         self._next_segment = 0  # not yet asked
         self._carried: deque[_Chunk] = deque()  # records the disk has not surely got
@@ -445,6 +470,14 @@ class PartyTap:
         record = journal.encode_mark(self._seed, track, at_ns, journal.Mark(kind, detail))
         self._append(record, at_ns)
 
+    def end(self) -> None:
+        """This leg is over. The writer seals its file, has it synced and closes it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._is_losing:
+            self._tell_loss()
+
     def _append(self, record: bytes, at_ns: int) -> None:
         if self._has_room(len(record), at_ns, packets=0):
             self._pending.append(record)
@@ -486,34 +519,59 @@ class PartyTap:
         No refusal of the disk is raised. Without memory it raises, and the next pass tries again.
         """
         with self._disk_lock:
-            if self._is_over:
-                return
             if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
                 self.trouble = None
+            if self.is_over or (self._segment is not None and self._segment.is_sealed):
+                return
+            # Asked first: what the loop had left here before it ended the leg is written with it.
+            is_ended = self._closed
             if self.oldest_waiting_ns is None and (self._pending or self._carried):
                 self.oldest_waiting_ns = now_ns
             self._take_pending()
-            if not self._carried:
-                if self._segment is not None and now_ns - self._wrote_at_ns >= QUIET_AFTER_NS:
-                    self._segment.give_back()
-                return
             try:
-                if self._segment is None:
-                    if now_ns < self._retry_at_ns:
-                        return
-                    self._open_segment(now_ns)
-                self._write_carried()
+                if self._carried:
+                    if self._segment is None:
+                        if now_ns < self._retry_at_ns:
+                            return
+                        self._open_segment(now_ns)
+                    self._write_carried()
+                    self._note_written(now_ns)
+                if is_ended:
+                    self._seal(now_ns)
+                else:
+                    self._book_for_more(now_ns)
             except OSError as problem:
                 self._give_up("write", problem, now_ns)
-                return
-            self._book_ahead(now_ns)
-            self._wrote_at_ns = now_ns
-            self.oldest_waiting_ns = None
-            for track in self._tracks:
-                if track.packets != track.written:
-                    track.written = track.packets
-                    track.bytes_written = track.bytes
-                    track.last_write_ns = now_ns
+
+    def _note_written(self, now_ns: int) -> None:
+        self._wrote_at_ns = now_ns
+        self.oldest_waiting_ns = None
+        for track in self._tracks:
+            if track.packets != track.written:
+                track.written = track.packets
+                track.bytes_written = track.bytes
+                track.last_write_ns = now_ns
+
+    def _seal(self, now_ns: int) -> None:
+        """The leg is over and everything is written: nothing follows but a sync. Raises `OSError`.
+
+        Not beside a sync that is under way: if that one fails this file is not the leg's last.
+        """
+        segment = self._segment
+        if segment is None:
+            self.is_over = self._is_mended = True
+        elif not segment.syncing and not segment.is_sealed:
+            segment.seal(SealReason.ENDED, now_ns)
+            segment.give_back()
+
+    def _book_for_more(self, now_ns: int) -> None:
+        segment = self._segment
+        if segment is None:
+            return
+        if self._wrote_at_ns == now_ns:
+            self._book_ahead(segment, now_ns)
+        elif now_ns - self._wrote_at_ns >= QUIET_AFTER_NS:
+            segment.give_back()
 
     def _take_pending(self) -> None:
         """Turn what the loop has left here into one chunk of records."""
@@ -578,11 +636,10 @@ class PartyTap:
             self._segment.keep_for_repeat(self._carried.popleft())
             self._carried_bytes -= len(chunk.data)
 
-    def _book_ahead(self, now_ns: int) -> None:
-        assert self._segment is not None
-        was_short = self._segment.is_short
-        self._segment.book_ahead(now_ns)
-        if self._segment.is_short and not was_short:
+    def _book_ahead(self, segment: _Segment, now_ns: int) -> None:
+        was_short = segment.is_short
+        segment.book_ahead(now_ns)
+        if segment.is_short and not was_short:
             self._recorder.warn_of_space(self.participant_id, self.booked_bytes)
 
     @property
@@ -642,7 +699,9 @@ class PartyTap:
         """The sync to be made now, if there is one: who gets it must make it."""
         with self._disk_lock:
             segment = self._segment
-            if segment is None or segment.syncing or not segment.unsynced:
+            if segment is None or segment.syncing:
+                return None
+            if not segment.unsynced and not segment.is_sealed:
                 return None
             if now_ns - self._synced_at_ns < _sync_every_ns(self._failed_syncs):
                 return None
@@ -666,6 +725,8 @@ class PartyTap:
                 segment.end_sync()
                 self._synced_at_ns = now_ns
                 self._failed_syncs, self._is_mended = 0, True
+                if segment.is_sealed:
+                    self._close(segment)
             else:
                 # The kernel may have thrown the pages away and will report success next time, so
                 # this file is over (https://lwn.net/Articles/752063/).
@@ -676,9 +737,7 @@ class PartyTap:
 
     def finish(self, now_ns: int) -> None:
         """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
-        self._closed = True
-        if self._is_losing:
-            self._tell_loss()
+        self.end()
         self._retry_at_ns = 0
         self.write_pending(now_ns)
         with self._disk_lock:
@@ -688,17 +747,19 @@ class PartyTap:
             if self._carried:
                 raise OSError(f"the last records could not be written ({self.trouble})")
             segment = self._segment
-            if segment is not None:
-                try:
-                    segment.seal(SealReason.ENDED, now_ns)
-                    segment.give_back()
+            try:
+                self._seal(now_ns)
+                if segment is not None:
                     segment.sync()
-                except OSError as problem:
-                    self._give_up("seal", problem, now_ns)
-                    raise
-                self._segment = None
-                segment.close()
-            self._is_over = True
+                    self._close(segment)
+            except OSError as problem:
+                self._give_up("seal", problem, now_ns)
+                raise
+
+    def _close(self, segment: _Segment) -> None:
+        """It is sealed, and on the disk: the leg is over."""
+        self._segment, self.is_over = None, True
+        segment.close()
 
     def _is_calm(self) -> bool:
         return self._segment is None or not self._segment.syncing
@@ -706,7 +767,7 @@ class PartyTap:
     def abandon(self) -> int:
         """Let go of the file after `finish` failed; how many packets stay unwritten."""
         with self._disk_lock:
-            self._is_over = True
+            self.is_over = True
             segment, self._segment = self._segment, None
             if segment is not None:
                 segment.given_up = True
@@ -719,21 +780,12 @@ class PartyTap:
     def lost_packets(self) -> int:
         return self.lost_packets_total + self._unsure_packets
 
-    def track_statuses(self, now_ns: int) -> list[TrackStatus]:
-        """Counters as of the last write; read by the loop without a lock."""
+    def counts(self) -> list[TrackCount]:
+        """As of the last write; read by the loop without a lock."""
+        who = self.participant_id
         return [
-            TrackStatus(
-                participant_id=self.participant_id,
-                name=track.described.name,
-                bytes_written=track.bytes_written,
-                packets=track.written,
-                last_write_age_ms=(
-                    None
-                    if track.last_write_ns is None
-                    else max(0, now_ns - track.last_write_ns) // 1_000_000
-                ),
-            )
-            for track in self._tracks
+            TrackCount(who, t.described.name, t.bytes_written, t.written, t.last_write_ns)
+            for t in self._tracks
         ]
 
 
@@ -754,6 +806,34 @@ def _sync_every_ns(failed_syncs: int) -> int:
     """How long until the next sync after so many in a row have failed. After one as ever, so that a
     power cut then still costs less than a second."""
     return min(SYNC_EVERY_NS << min(max(0, failed_syncs - 1), 8), SYNC_AT_MOST_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Legs:
+    """The legs that may still write, and the sum of those that are over: a line that breaks every
+    few seconds must not leave something behind each time. Replaced as a whole, so that the loop
+    reads it without a lock."""
+
+    open: tuple[PartyTap, ...] = ()
+    past: tuple[TrackCount, ...] = ()
+    past_lost_packets: int = 0
+
+    def and_one(self, tap: PartyTap) -> "_Legs":
+        return replace(self, open=(*self.open, tap))
+
+    def without(self, over: list[PartyTap]) -> "_Legs":
+        return _Legs(
+            tuple(tap for tap in self.open if tap not in over),
+            _by_name([*self.past, *(count for tap in over for count in tap.counts())]),
+            self.past_lost_packets + sum(tap.lost_packets for tap in over),
+        )
+
+    def counts(self) -> tuple[TrackCount, ...]:
+        return _by_name([*self.past, *(count for tap in self.open for count in tap.counts())])
+
+    @property
+    def lost_packets(self) -> int:
+        return self.past_lost_packets + sum(tap.lost_packets for tap in self.open)
 
 
 class Recorder:
@@ -781,7 +861,8 @@ class Recorder:
         self._legs_before = legs_before
         self.lock_fd = lock_fd
         self._on_trouble = on_trouble
-        self._taps: list[PartyTap] = []
+        self._legs = _Legs()
+        self._legs_lock = threading.Lock()  # for replacing them: the loop adds, the writer removes
         self._space = disk.space(directory)
         self._space_at_ns = clock.monotonic_ns()
         self._passed_at_ns = clock.monotonic_ns()
@@ -879,14 +960,16 @@ class Recorder:
         )
         _ = header.file_name  # an id that fits no file name is refused here, not in the writer
         tap = PartyTap(self, header)
-        self._taps.append(tap)
+        with self._legs_lock:
+            self._legs = self._legs.and_one(tap)
         return tap
 
     def status(self) -> RecordingStatus:
         """What has truly been written. Cheap; touches no disk."""
         now_ns = self._clock.monotonic_ns()
-        taps = list(self._taps)
-        tracks = _by_name([status for tap in taps for status in tap.track_statuses(now_ns)])
+        legs = self._legs
+        taps = legs.open
+        tracks = tuple(count.status(now_ns) for count in legs.counts())
         trouble = next((tap.trouble for tap in taps if tap.trouble), None)
         # The one writer may be held up by another recording's file: then nobody asks for ours.
         unasked = now_ns - self._passed_at_ns > STALLED_AFTER_NS
@@ -908,7 +991,7 @@ class Recorder:
                 booked_bytes=sum(tap.booked_bytes for tap in taps),
                 is_short=any(tap.is_short for tap in taps),
             ),
-            lost_packets=sum(tap.lost_packets for tap in taps),
+            lost_packets=legs.lost_packets,
         )
 
     def raise_alarm(self, participant_id: ParticipantId, cause: str) -> None:
@@ -929,13 +1012,18 @@ class Recorder:
     def write_through(self) -> None:
         """One pass of the writer: everything pending goes to the kernel."""
         now_ns = self._clock.monotonic_ns()
-        for tap in list(self._taps):
+        for tap in self._legs.open:
             try:
                 tap.write_pending(now_ns)
             except Exception:
                 # One party's surprise must not stop the others'.
                 log.exception("journal_writer_failed", directory=self.directory.name)
         self._passed_at_ns = self._clock.monotonic_ns()
+        # A trouble is shown for as long as any, though its leg be over.
+        over = [tap for tap in self._legs.open if tap.is_over and not tap.trouble]
+        if over:
+            with self._legs_lock:
+                self._legs = self._legs.without(over)
         if now_ns - self._space_at_ns > DISK_SAMPLED_EVERY_NS:
             self._space_at_ns = now_ns
             with contextlib.suppress(OSError):
@@ -944,7 +1032,7 @@ class Recorder:
     def sync_due(self) -> list[DueSync]:
         """The syncs to be made now; whoever asks makes every one of them."""
         now_ns = self._clock.monotonic_ns()
-        found = [tap.sync_due(now_ns) for tap in list(self._taps)]
+        found = [tap.sync_due(now_ns) for tap in self._legs.open]
         return [due for due in found if due is not None]
 
     async def close(self) -> None:
@@ -968,7 +1056,7 @@ class Recorder:
                 while not self._could_finish(or_raise=time.monotonic() >= until):
                     time.sleep(ASK_AGAIN_S)
             except BaseException:
-                unwritten = sum(tap.abandon() for tap in self._taps)
+                unwritten = sum(tap.abandon() for tap in self._legs.open)
                 log.error("recording_cut_short", session_id=self._session_id, packets=unwritten)
                 raise
             finally:
@@ -1003,14 +1091,14 @@ class Recorder:
             return SealedRecording(
                 directory=self.directory,
                 manifest=self._sealed,
-                lost_packets=sum(tap.lost_packets for tap in self._taps),
+                lost_packets=self._legs.lost_packets,
             )
 
     def _finish_taps(self) -> None:
         """Finish every leg; one that cannot be finished keeps none of the others open."""
         _WRITER.remove(self)
         problem: OSError | None = None
-        for tap in self._taps:
+        for tap in self._legs.open:
             try:
                 tap.finish(self._clock.monotonic_ns())
             except OSError as refused:
@@ -1088,22 +1176,12 @@ def _timeline_of(
     return _Timeline(t0_mono_ns, int(started_at.timestamp() * 1e9), boot_id)
 
 
-def _by_name(statuses: list[TrackStatus]) -> tuple[TrackStatus, ...]:
+def _by_name(counts: Iterable[TrackCount]) -> tuple[TrackCount, ...]:
     """Add up the legs and codec changes of each participant's track; the freshest write counts."""
-    merged: dict[tuple[ParticipantId, TrackName], TrackStatus] = {}
-    for new in statuses:
+    merged: dict[tuple[ParticipantId, TrackName], TrackCount] = {}
+    for new in counts:
         old = merged.get((new.participant_id, new.name))
-        if old is None:
-            merged[new.participant_id, new.name] = new
-            continue
-        ages = [age for age in (old.last_write_age_ms, new.last_write_age_ms) if age is not None]
-        merged[new.participant_id, new.name] = TrackStatus(
-            participant_id=new.participant_id,
-            name=new.name,
-            bytes_written=old.bytes_written + new.bytes_written,
-            packets=old.packets + new.packets,
-            last_write_age_ms=min(ages, default=None),
-        )
+        merged[new.participant_id, new.name] = new if old is None else old.and_also(new)
     return tuple(merged.values())
 
 

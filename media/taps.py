@@ -34,6 +34,11 @@ class PartyTap(Protocol):
         """Note that `kind` happened at `at_ns`, to one track or (None) to the party."""
         ...
 
+    def end(self) -> None:
+        """This leg is over: what it has said is closed as soon as it is written. What still comes
+        is not recorded."""
+        ...
+
 
 class Recorder(Protocol):
     """Hands out one tap per participant and leg. Sealing is the business of whoever opened it."""

@@ -51,6 +51,7 @@ class ListeningTap:
     packets: list[bytes] = field(default_factory=list)
     reports: list[tuple[int, int]] = field(default_factory=list)
     marks: list[MarkKind] = field(default_factory=list)
+    is_ended: bool = False
 
     def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
         self.tracks.append((ssrc, name, codec))
@@ -66,6 +67,9 @@ class ListeningTap:
         self, kind: MarkKind, at_ns: int, track_index: int | None = None, detail: str = ""
     ) -> None:
         self.marks.append(kind)
+
+    def end(self) -> None:
+        self.is_ended = True
 
 
 class Client:

@@ -379,6 +379,7 @@ def test_who_leaves_takes_everything_along(world: World) -> None:
     assert not publication.is_open
     assert official.leg.subscriptions == {}
     assert world.taps["villager", 1].marks[-1] is MarkKind.LEAVE
+    assert world.taps["villager", 1].is_ended
     assert villager.leg.tap is None
 
 

@@ -1,8 +1,11 @@
 """The recorder keeps the call going whatever the disk does, and says the truth about it."""
 
 import asyncio
+import contextlib
 import errno
+import gc
 import os
+import weakref
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -365,8 +368,7 @@ async def test_a_seal_beside_a_running_sync_leaves_no_file_open(desk: Desk) -> N
     await asyncio.gather(
         desk.recorder.seal(), asyncio.to_thread(claimed.sync, desk.clock.monotonic_ns())
     )
-    open_files = {os.readlink(f"/proc/self/fd/{fd}") for fd in _open_fds()}
-    assert not any(str(desk.directory) in name for name in open_files)
+    assert _open_files(desk.directory) == []
     assert manifest.verify(desk.directory).is_intact
 
 
@@ -398,6 +400,95 @@ async def test_a_sync_that_fails_while_the_file_is_being_closed_is_heard(
     with journal.open_journal(first) as given_up:
         *_, last = given_up.records()
     assert journal.parse_seal(last).reason is SealReason.ROTATED
+
+
+def test_a_line_that_breaks_often_leaves_its_packets_and_nothing_else(desk: Desk) -> None:
+    forgotten = []
+    for leg in range(2, 30):
+        desk.send(3)
+        desk.tap.mark(MarkKind.GAP, desk.clock.monotonic_ns(), None, "new_leg")
+        desk.tap.end()
+        forgotten.append(weakref.ref(desk.tap))
+        desk.tap = desk.recorder.party(WHO, leg, "kiosk", "petitioner")
+        desk.track = desk.tap.open_track(77 + leg, TrackName.MICROPHONE, OPUS)
+        desk.tick(500)
+        desk.tick(500)
+    desk.send(3)
+    desk.tick()
+    open_journals = [name for name in _open_files(desk.directory) if name.endswith(journal.SUFFIX)]
+    assert [Path(name).name for name in open_journals] == [f"{WHO}.l0029.s0000.rrj"]
+    gc.collect()
+    assert [ref() for ref in forgotten] == [None] * len(forgotten)
+    (track,) = desk.recorder.status().tracks
+    assert (track.packets, track.bytes_written) == (len(desk.sent), sum(map(len, desk.sent)))
+    assert desk.kept() == desk.sent
+    book = desk.recorder.seal_now().manifest
+    assert [entry.sealed for entry in book.journals] == [SealReason.ENDED] * 29
+    assert manifest.verify(desk.directory).is_intact
+
+
+def test_what_a_leg_said_last_is_in_its_journal_and_what_comes_after_its_end_is_not(
+    desk: Desk,
+) -> None:
+    desk.send(2)
+    desk.tap.mark(MarkKind.LEAVE, desk.clock.monotonic_ns())
+    desk.tap.end()
+    desk.tap.rtp(desk.track, b"after", desk.clock.monotonic_ns())
+    desk.tick()
+    desk.tick(500)
+    (path,) = journal.journals_in(desk.directory)
+    with journal.open_journal(path) as reader:
+        *_, last, seal = reader.records()
+    assert journal.parse_mark(last).kind is MarkKind.LEAVE
+    assert journal.parse_seal(seal).reason is SealReason.ENDED
+    assert desk.kept() == desk.sent
+
+
+def test_a_leg_that_ends_on_a_sick_disk_is_closed_when_that_is_well(desk: Desk) -> None:
+    desk.send(5)
+    desk.tick()
+    desk.disk.write_error = errno.ENOSPC
+    desk.send(5)
+    desk.tap.end()
+    for _ in range(5):
+        desk.tick(1100)
+    assert desk.recorder.status().state is RecordingState.TROUBLE
+    desk.disk.write_error, desk.disk.sync_error = None, errno.EIO
+    desk.tick(1100)
+    desk.disk.sync_error = None
+    for _ in range(5):
+        desk.tick(1100)
+    assert [Path(name).name for name in _open_files(desk.directory)] == ["recording.lock"]
+    assert desk.recorder.status().state is RecordingState.RECORDING
+    assert desk.recorder.status().tracks[0].packets == len(desk.sent)
+    assert desk.kept() == desk.sent
+    desk.recorder.seal_now()
+    assert manifest.verify(desk.directory).is_intact
+
+
+def test_an_ended_leg_whose_only_unsynced_record_is_its_seal_is_over_all_the_same(
+    desk: Desk,
+) -> None:
+    desk.send(5)
+    desk.tick(500)
+    desk.tick(500)
+    desk.tap.end()
+    desk.disk.sync_error = errno.EIO
+    desk.tick(500)
+    desk.disk.sync_error = None
+    for _ in range(4):
+        desk.tick(1100)
+    assert desk.recorder.status().state is RecordingState.RECORDING
+    assert len(journal.journals_in(desk.directory)) == 1
+    assert [Path(name).name for name in _open_files(desk.directory)] == ["recording.lock"]
+
+
+def _open_files(directory: Path) -> list[str]:
+    names = []
+    for fd in _open_fds():
+        with contextlib.suppress(OSError):
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [name for name in names if str(directory) in name]
 
 
 def _open_fds() -> list[str]:
