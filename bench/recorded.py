@@ -17,6 +17,7 @@ import av
 import av.filter
 from av.audio.codeccontext import AudioCodecContext
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 
 from core.ids import ParticipantId, SessionId
 from media import journal, manifest
@@ -157,6 +158,8 @@ def _pictures() -> Iterator[bytes]:
         frame = graph.pull()
         assert isinstance(frame, av.VideoFrame)
         frame.pts, frame.time_base = index, Fraction(1, FPS)
+        # The source calls all of its pictures complete; an encoder would make each a keyframe.
+        frame.pict_type = PictureType.NONE
         yield from (bytes(packet) for packet in encoder.encode(frame))
 
 

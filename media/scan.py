@@ -52,6 +52,23 @@ def spans(reader: JournalReader) -> Iterator[tuple[int, int, int, int, int]]:
             yield int(record.type), record.track, record.at_ns, begin, len(record.payload)
 
 
+def survey(reader: JournalReader) -> tuple[int, int | None, int | None]:
+    """How many valid records a journal holds, and when the first and the last of what happened in
+    it did, on its own clock in ns: media and marks; a description or a seal sets no time."""
+    records, first_ns, last_ns = 0, None, None
+    for kind, _, at_ns, _, _ in spans(reader):
+        records += 1
+        if kind in _UNTIMED:
+            continue
+        # Of several threads' records one may stand a little before an earlier one.
+        first_ns = at_ns if first_ns is None or at_ns < first_ns else first_ns
+        last_ns = at_ns if last_ns is None or at_ns > last_ns else last_ns
+    return records, first_ns, last_ns
+
+
+_UNTIMED: Final = (int(RecordType.TRACK), int(RecordType.SEAL))
+
+
 def final_seal(reader: JournalReader) -> Seal | None:
     """The seal that the file ends with, if it does: then nothing is torn, however long it is.
 
