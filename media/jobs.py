@@ -48,7 +48,14 @@ RETRY_AFTER_S: Final = (2.0, 10.0)
 """So a step is tried three times: long enough for a machine short of memory to find some."""
 LONGEST_TALK_S: Final = 86_400.0
 _MAY_PASS: Final = frozenset(
-    {"step_crashed", "step_timeout", "machine_refused", "ffmpeg_failed", "recording_busy"}
+    {
+        "step_crashed",
+        "step_timeout",
+        "machine_refused",
+        "ffmpeg_failed",
+        "recording_busy",
+        "journal_unreadable",
+    }
 )
 _NOT_NEEDED_BY_OTHERS: Final = frozenset({Step.POSTER})
 _OVER: Final = frozenset({RecordingState.READY, RecordingState.EXPIRED})
@@ -516,6 +523,10 @@ async def _in_child(running: _Running) -> None:
         return  # all was told; how the child ended afterwards changes nothing
     if "error" in last:
         raise StepFailed(last["code"], last["error"], last.get("details"))
+    if code == -signal.SIGBUS:
+        # A file that is read through memory, and a disk that does not give a piece of it.
+        step = running.step.value
+        raise StepFailed("journal_unreadable", f"The disk cannot read a file ({step}).", words)
     if code != 0 or last.get("step") != last_step or "done" not in last:
         how = f"signal {-code}" if code < 0 else f"exit {code}"
         raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)

@@ -9,6 +9,7 @@ recording (hashes, sealing, recovery) is `media/manifest.py`'s.
 
 import json
 import mmap
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from typing import Final
 
 import google_crc32c
 
-from core.errors import Malformed
+from core.errors import Malformed, Unavailable
 from core.ids import ParticipantId, SessionId
 from media.tracks import CodecInfo, TrackName
 
@@ -50,6 +51,12 @@ class JournalDamaged(Malformed):
     """The bytes are not a journal, or its header cannot be trusted."""
 
     code = "journal_damaged"
+
+
+class JournalUnreadable(Unavailable):
+    """The disk does not give a journal back. Nothing is wrong with it as far as anyone can tell."""
+
+    code = "journal_unreadable"
 
 
 class RecordType(IntEnum):
@@ -439,14 +446,48 @@ class JournalReader:
             yield record
 
 
+def read_header(path: Path) -> JournalHeader:
+    """The header alone, read plainly: safe in a process that must not die of a bad sector.
+
+    Raises `JournalDamaged` if it cannot be trusted, `OSError`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return parse_header(os.pread(fd, _LONGEST_HEADER_BYTES, 0))[0]
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def open_journal(path: Path) -> Iterator[JournalReader]:
-    """Map the file for reading. Raises `JournalDamaged` if its header cannot be trusted."""
+    """Map the file for reading, after it was read once: what the disk refuses to give ends in words
+    there, and in a mapping in SIGBUS. Not for a room's process, where even the rest of that chance
+    is too much: `read_header`.
+
+    Raises `JournalDamaged` if the header cannot be trusted, `JournalUnreadable`, and `OSError` for
+    a file that is not there.
+    """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             raise JournalDamaged("The journal is empty.")
+        _read_through(file.fileno(), path.name)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield JournalReader(path, data)
+
+
+_LONGEST_HEADER_BYTES: Final = _PREAMBLE.size + 0xFFFF + _CRC.size
+_READ_BYTES: Final = 256 * 1024
+
+
+def _read_through(fd: int, name: str) -> None:
+    """Have the disk give all of it, once (0.14 s for a GiB that is in memory)."""
+    buffer, offset = bytearray(_READ_BYTES), 0
+    try:
+        while got := os.preadv(fd, [buffer], offset):
+            offset += got
+    except OSError as problem:
+        why = os.strerror(problem.errno or 0)
+        raise JournalUnreadable(f"The disk does not give {name} back: {why}.") from problem
 
 
 _HIGHEST_TYPE: Final = max(RecordType)

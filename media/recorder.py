@@ -899,10 +899,7 @@ class Recorder:
             free, _ = real.space(directory)
             lock_fd = manifest.lock_directory(directory)
         except OSError as problem:
-            raise RecordingUnavailable(
-                "The recording's directory cannot be used. Check the disk.",
-                reason=os.strerror(problem.errno or 0),
-            ) from problem
+            raise _unusable(problem) from problem
         if lock_fd is None:
             raise manifest.RecordingBusy("This recording is being written or closed elsewhere.")
         try:
@@ -927,8 +924,10 @@ class Recorder:
                 lock_fd=lock_fd,
                 on_trouble=on_trouble,
             )
-        except BaseException:
+        except BaseException as problem:
             os.close(lock_fd)  # or nobody could record here until this process ends
+            if isinstance(problem, OSError):
+                raise _unusable(problem) from problem
             raise
         if background:
             _WRITER.add(recorder)
@@ -1137,6 +1136,13 @@ def _sync_what_stands(directory: Path) -> None:
         log.warning("journal_not_synced", directory=directory.name, reason=problem.strerror)
 
 
+def _unusable(problem: OSError) -> RecordingUnavailable:
+    return RecordingUnavailable(
+        "The recording's directory cannot be used. Check the disk.",
+        reason=os.strerror(problem.errno or 0),
+    )
+
+
 def _unfinished(problem: OSError) -> RecordingUnavailable:
     return RecordingUnavailable(
         "The recording could not be closed. It can be recovered later.", reason=str(problem)
@@ -1162,16 +1168,22 @@ class _Timeline:
 def _timeline_of(
     directory: Path, started_at: datetime, t0_mono_ns: int | None, clock: Clock
 ) -> _Timeline:
-    """A new timeline, or the one its journals already share, in this boot's monotonic clock."""
+    """A new timeline, or the one its journals already share, in this boot's monotonic clock.
+
+    Any one of them can tell; one that the disk does not give back keeps nobody from recording.
+    """
     boot_id = manifest.boot_id()
     for path in journal.journals_in(directory):
-        with contextlib.suppress(journal.JournalDamaged), journal.open_journal(path) as reader:
-            first = reader.header
-            if first.boot_id == boot_id:
-                return _Timeline(first.t0_mono_ns, first.t0_wall_ns, boot_id)
-            # Another boot: its monotonic clock says nothing here, the wall clock must do.
-            since_ns = int(clock.now().timestamp() * 1e9) - first.t0_wall_ns
-            return _Timeline(clock.monotonic_ns() - since_ns, first.t0_wall_ns, boot_id)
+        try:
+            first = journal.read_header(path)
+        except (journal.JournalDamaged, OSError) as problem:
+            log.warning("journal_header_unreadable", directory=directory.name, reason=str(problem))
+            continue
+        if first.boot_id == boot_id:
+            return _Timeline(first.t0_mono_ns, first.t0_wall_ns, boot_id)
+        # Another boot: its monotonic clock says nothing here, the wall clock must do.
+        since_ns = int(clock.now().timestamp() * 1e9) - first.t0_wall_ns
+        return _Timeline(clock.monotonic_ns() - since_ns, first.t0_wall_ns, boot_id)
     t0_mono_ns = clock.monotonic_ns() if t0_mono_ns is None else t0_mono_ns
     return _Timeline(t0_mono_ns, int(started_at.timestamp() * 1e9), boot_id)
 

@@ -231,6 +231,27 @@ async def test_a_killed_child_is_followed_by_another(house: House, tmp_path: Pat
     assert (await house.recording()).state == RecordingState.READY
 
 
+async def test_a_child_that_died_of_a_bad_sector_is_told_as_the_disk_s_fault(
+    house: House, tmp_path: Path
+) -> None:
+    """What a mapped file does to its reader where the disk gives nothing: SIGBUS."""
+    stricken = script(
+        tmp_path / "stricken",
+        """
+        import os, signal
+        os.kill(os.getppid(), signal.SIGBUS)
+        """,
+    )
+    done, lines = await logged(
+        jobs.run_steps(house.with_ffmpeg(stricken), RECORDING, jobs.STEPS, retry_after_s=(0.0,))
+    )
+    assert not done
+    assert counts(lines, "recording_step_again")[0] == ("poster", "journal_unreadable")
+    recording = await house.recording()
+    assert recording.error_code == "journal_unreadable"
+    assert "The disk cannot read a file" in (recording.error or "")
+
+
 async def test_without_a_poster_the_picture_is_made_and_a_retry_makes_the_poster_only(
     house: House, tmp_path: Path
 ) -> None:

@@ -1,7 +1,9 @@
 """A journal keeps what it was given, says what it lost, and is cut only where it is torn."""
 
 import contextlib
+import errno
 import json
+import os
 import random
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from media import journal, manifest
 from media.journal import (
     JournalDamaged,
     JournalHeader,
+    JournalUnreadable,
     LostPackets,
     Mark,
     MarkKind,
@@ -25,8 +28,31 @@ from media.journal import (
     TrackRecord,
 )
 from media.tracks import CodecInfo, TrackName
+from tests.support.journals import small_journal
 
 VP8 = CodecInfo("video/VP8", 96, 90_000, 1, "")
+
+
+def test_what_the_disk_does_not_give_back_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_journal(tmp_path, "s")
+    manifest.recover(tmp_path)
+    (path,) = journal.journals_in(tmp_path)
+
+    def bad_sector(fd: int, buffers: object, offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", bad_sector)
+    with (
+        pytest.raises(JournalUnreadable, match=f"{path.name} back: Input/output error"),
+        journal.open_journal(path),
+    ):
+        pytest.fail("a mapping that may end in SIGBUS")
+    found = manifest.verify(tmp_path)
+    assert not found.is_intact
+    assert [(one.path, one.code) for one in found.problems] == [(path.name, "disk")]
+    assert "Input/output error" in manifest.inspect_text(tmp_path)
 
 
 def make_header(**changes: object) -> JournalHeader:

@@ -310,6 +310,40 @@ async def test_after_a_crash_the_same_timeline_goes_on_in_the_next_leg(desk: Des
     assert sealed.manifest.journals[1].first_ms == 5040
 
 
+async def test_a_journal_that_the_disk_does_not_give_back_keeps_nobody_from_recording(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.send(3)
+    desk.tick()
+    os.close(desk.recorder.lock_fd)
+    desk.clock.advance(timedelta(seconds=5))
+    asked = []
+
+    def bad_sector(fd: int, size: int, offset: int) -> bytes:
+        asked.append(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", bad_sector)
+    again = desk.open()
+    monkeypatch.undo()
+    assert len(asked) == 1
+    tap = again.party(WHO, 1, "kiosk", "petitioner")
+    tap.rtp(tap.open_track(78, TrackName.MICROPHONE, OPUS), b"later", desk.clock.monotonic_ns())
+    again.close_now(patience_s=0)
+    assert desk.kept() == [*desk.sent, b"later"]
+
+
+def test_recording_again_maps_no_journal_into_the_room_s_memory(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector behind a mapping is a SIGBUS: every room of the process would be gone."""
+    desk.send(3)
+    desk.tick()
+    os.close(desk.recorder.lock_fd)
+    monkeypatch.delattr(journal, "mmap")
+    assert desk.open().t0_mono_ns == desk.recorder.t0_mono_ns
+
+
 async def test_seal_on_a_full_disk_fails_in_words_and_may_be_repeated(desk: Desk) -> None:
     desk.send(5)
     desk.tick()
