@@ -20,12 +20,15 @@ from bench.media_caller import DESCRIPTOR
 from core.clock import ManualClock
 from core.ids import ParticipantId, SessionId
 from media import journal, manifest
+from media.disk import OsDisk
 from media.journal import MarkKind
-from media.recorder import WRITE_EVERY_S, OsDisk, PartyTap, Recorder
+from media.party_tap import PartyTap
+from media.recorder import Recorder
 from media.rtp import HEADER
 from media.sdp import OPUS, VP8
 from media.signing import Signer
 from media.tracks import TrackName
+from media.writer import WRITE_EVERY_S
 
 STARTED: Final = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
 BEGAN_NS: Final = 50_000_000_000

@@ -35,11 +35,11 @@ from bench.crash_node import Life
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId
 from core.log import configure_logging
-from media import journal, manifest
-from media import recorder as recording
+from media import journal, manifest, party_tap, segment
+from media.disk import OsDisk
 from media.journal import LostPackets, RecordType
 from media.node import MediaNode, MediaRoom, be_prompt
-from media.recorder import OsDisk, Recorder
+from media.recorder import Recorder
 from media.rtp import HEADER
 from media.tracks import TrackName
 
@@ -115,8 +115,8 @@ class _Witness(OsDisk):
 def _record(pipe: Connection, directory: Path) -> None:
     """A life: one call, recorded in `directory`; its state is looked at all the time."""
     configure_logging(level="CRITICAL")
-    recording.FIRST_BOOKED_BYTES = recording.MOST_BOOKED_BYTES = BOOKED_BYTES  # type: ignore[misc]
-    recording.MAX_BUFFERED_BYTES = BUFFERED_BYTES  # type: ignore[misc]
+    segment.FIRST_BOOKED_BYTES = segment.MOST_BOOKED_BYTES = BOOKED_BYTES  # type: ignore[misc]
+    party_tap.MAX_BUFFERED_BYTES = BUFFERED_BYTES  # type: ignore[misc]
     with contextlib.suppress(EOFError):
         asyncio.run(_Node(pipe, directory).run())
 

@@ -23,7 +23,9 @@ Live (this page's upper half; nothing here knows files or the database)
     client · selftest                           a Python client of the relay; `doctor`'s own call
 
 Recorded (the lower half; knows no sockets)
-    recorder  a subscriber that may not drop: takes packets from the router, writes journals
+    recorder  one session's recording: its directory, its legs, what has truly been written
+    party_tap one leg: what waits, what is written, what is repeated;  segment: one open file
+    writer    the one thread that writes, the few that sync;  disk: the system calls of both
     journal   append-only, checksummed records; recovery cuts the torn tail
     manifest  the book that closes a recording; recovery; chain, signing: none gone, none changed
     mux       journals → one seekable file per party, without transcoding, on one timeline

@@ -3,7 +3,7 @@
 Packets are written as they arrived and are never rewritten; order, gaps and containers are decided
 later, repeatably, by `media/mux.py`. Every record carries its length and a CRC32C, so a torn tail
 is cut at the last valid record and damage in the middle costs only the records it touched.
-Format, byte by byte: docs/recording.md. Writing is `media/recorder.py`'s work; the book of a whole
+Format, byte by byte: docs/recording.md. Writing is `media/party_tap.py`'s work; the book of a whole
 recording (hashes, sealing, recovery) is `media/manifest.py`'s.
 """
 

@@ -1,33 +1,23 @@
-"""A subscriber that may not drop: what the relay receives goes into journals, off the hot loop.
+"""One session's recording: a subscriber that may not drop, whatever the disk does.
 
-The relay's loop only puts the packet it holds on a list. One writer thread per process makes
-records of them, gives these to the kernel every 60 ms and asks the disk to keep them every 400 ms,
-so a killed process loses less than 100 ms and a power cut less than a second. A segment whose write
-or sync fails is never trusted again: the next segment repeats everything that was not known to be
-on disk. While the disk takes nothing the call goes on, the state says so, and packets wait in a
-bounded buffer.
+A recorder is open for as long as the talk: it owns the directory, hands out one tap per leg, says
+what has truly been written, and closes what the writer has written. How a packet gets from the
+relay's loop to the disk, and one module to the next, each knowing only those before it:
 
-Each journal books space ahead of what it has written, the more the longer it has grown, so that a
-disk that others fill still takes what a running talk sends for minutes. What is booked lies beyond
-the file's end: the file's length stays what was written, and whoever copies it copies no emptiness.
+    disk ◀ segment ◀ party_tap ◀ writer ◀ recorder
 """
 
 import asyncio
 import contextlib
-import ctypes
-import errno
-import hashlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import structlog
 
@@ -35,48 +25,18 @@ from core.clock import Clock
 from core.errors import Unavailable
 from core.ids import ParticipantId, SessionId
 from media import journal, manifest
-from media.journal import (
-    ArrivedPacket,
-    JournalHeader,
-    LostPackets,
-    MarkKind,
-    Seal,
-    SealReason,
-    TrackRecord,
-)
-from media.tracks import CodecInfo, TrackName
+from media.disk import Disk, OsDisk
+from media.journal import JournalHeader
+from media.party_tap import STALLED_AFTER_NS, DueSync, PartyTap, TrackCount
+from media.tracks import TrackName
+from media.writer import WRITER
 
 log = structlog.get_logger(__name__)
 
-WRITE_EVERY_S: Final = 0.06
-"""With the pass itself and a late wake-up this stays under the promised 100 ms. A file's share of a
-pass costs the same whatever it carries, so shorter passes cost more."""
-SYNC_EVERY_NS: Final = 400_000_000
-RETRY_EVERY_NS: Final = 1_000_000_000
-SYNC_AT_MOST_NS: Final = 10_000_000_000
-"""A disk that takes writes and refuses every sync costs one more segment each time it is asked, so
-it is asked ever more rarely."""
-STALLED_AFTER_NS: Final = 1_500_000_000
-TROUBLE_SHOWN_NS: Final = 2_000_000_000
-"""A trouble is told at least for so long: who asks once a second must hear of each."""
 DISK_SAMPLED_EVERY_NS: Final = 5_000_000_000
-MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
-"""Per participant and leg: about a minute of a VGA call. When full, new packets are dropped and
-counted; a GAP record names the time and the number as soon as there is room again."""
-FIRST_BOOKED_BYTES: Final = 1024 * 1024
-MOST_BOOKED_BYTES: Final = 32 * 1024 * 1024
-"""A journal books as much as it has, between these two: a talk of minutes has three minutes or more
-ahead of it, and a leg that was lost at once holds no more than the first."""
-BOOK_AGAIN_NS: Final = 5_000_000_000
-"""A full disk is not asked at every pass: some file systems search long before they refuse."""
-QUIET_AFTER_NS: Final = 60_000_000_000
-"""A leg that has said nothing for so long gives back what it booked: most never speak again."""
-LAST_SEGMENT: Final = 9999  # its number has four digits
 CLOSE_PATIENCE_S: Final = 10.0
 """How long the end of a talk waits for a disk that refuses its last packets."""
 ASK_AGAIN_S: Final = 0.5
-SYNC_PATIENCE_S: Final = 1.0
-"""How long closing a file waits for a sync of it that is under way."""
 
 
 class RecordingUnavailable(Unavailable):
@@ -129,683 +89,6 @@ class Trouble:
     session_id: SessionId
     participant_id: ParticipantId
     cause: str
-
-
-class Disk(Protocol):
-    """The system calls a journal needs. Each may raise `OSError`."""
-
-    def create(self, path: Path) -> int: ...
-    def write(self, fd: int, data: bytes | memoryview) -> int: ...
-    def book(self, fd: int, offset: int, size_bytes: int) -> None: ...
-    def sync(self, fd: int) -> None: ...
-    def sync_names(self, directory: Path) -> None: ...
-    def truncate(self, fd: int, size_bytes: int) -> None: ...
-    def close(self, fd: int) -> None: ...
-    def space(self, directory: Path) -> tuple[int, int]: ...
-
-
-class OsDisk:
-    """The real one."""
-
-    def create(self, path: Path) -> int:
-        """A new file; its name is on disk after `sync_names` only. Refuses an existing one."""
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        return os.open(path, flags, 0o640)
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
-    def book(self, fd: int, offset: int, size_bytes: int) -> None:
-        """Set space aside; the file's length stays. `EOPNOTSUPP` where a file system cannot.
-
-        Not `posix_fallocate`: where a file system cannot, that writes zeros behind the end instead.
-        """
-        if _fallocate is None:
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        if _fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, size_bytes):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-
-    def sync(self, fd: int) -> None:
-        os.fdatasync(fd)
-
-    def sync_names(self, directory: Path) -> None:
-        manifest.sync_directory(directory)
-
-    def truncate(self, fd: int, size_bytes: int) -> None:
-        os.ftruncate(fd, size_bytes)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
-
-    def space(self, directory: Path) -> tuple[int, int]:
-        """Bytes free for us, and the size of the file system."""
-        found = os.statvfs(directory)
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-
-
-_FALLOC_FL_KEEP_SIZE: Final = 1
-_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)  # Linux only
-if _fallocate is not None:
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_CANNOT_BOOK: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-
-
-class _Chunk(NamedTuple):
-    """Encoded records that were taken together."""
-
-    data: bytes
-    records: int
-    packets: int = 0
-    from_ns: int = 0
-    to_ns: int = 0
-
-
-def _together(first: _Chunk | None, then: _Chunk | None) -> _Chunk | None:
-    """Counts and times of two that follow each other."""
-    if first is None or then is None:
-        return first or then
-    return _Chunk(b"", 0, first.packets + then.packets, first.from_ns, then.to_ns)
-
-
-class _Segment:
-    """One open journal file. Used with the tap's disk lock held."""
-
-    def __init__(self, disk: Disk, path: Path, header: JournalHeader) -> None:
-        self.disk = disk
-        self.path = path
-        self.header = header
-        self.fd = disk.create(path)
-        self.is_named = False  # whether its name is known to be on the disk
-        self.size_bytes = 0
-        self.records = 0
-        self.digest = hashlib.sha256()
-        self.booked_to = 0
-        self.can_book = True
-        self.is_short = False
-        self.book_again_ns = 0
-        # What the next segment must repeat if a sync fails; bounded as the buffer is. When full the
-        # oldest are forgotten, for the kernel has them, and told of as lost if the disk has not.
-        self.unsynced: deque[_Chunk] = deque()
-        self.unsynced_bytes = 0
-        self.unsynced_from = 0  # how many chunks were there before the first of these
-        # Counts and times only: what a sync will cover, and what the one under way does not.
-        self._forgotten: _Chunk | None = None
-        self._forgotten_since: _Chunk | None = None
-        self._covered = 0  # how many chunks were there when the last sync began
-        self.sync_began_ns: int | None = None
-        self.is_sealed = False
-        self.given_up = False
-
-    @property
-    def syncing(self) -> bool:
-        return self.sync_began_ns is not None
-
-    def append(self, data: bytes, records: int) -> None:
-        """All or nothing as far as the file system allows; raises `OSError` after undoing."""
-        view = memoryview(data)
-        try:
-            while view:
-                taken = self.disk.write(self.fd, view)
-                if not taken:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                view = view[taken:]
-        except OSError:
-            # A torn tail is harmless, but a whole one is tidier; never mind if even this fails.
-            with contextlib.suppress(OSError):
-                self.disk.truncate(self.fd, self.size_bytes)
-            raise
-        self.size_bytes += len(data)
-        self.records += records
-        self.digest.update(data)
-
-    def book(self, size_bytes: int) -> None:
-        """Set `size_bytes` aside behind what is written. Raises `OSError` if they are not there."""
-        if not self.can_book:
-            return
-        try:
-            self.disk.book(self.fd, self.size_bytes, size_bytes)
-        except OSError as problem:
-            if problem.errno not in _CANNOT_BOOK:
-                raise
-            self.can_book = False
-        else:
-            self.booked_to = self.size_bytes + size_bytes
-
-    def book_ahead(self, now_ns: int) -> None:
-        """Book again when half is used up. A refusal harms nothing yet: it is only noted."""
-        wanted = min(max(self.size_bytes, FIRST_BOOKED_BYTES), MOST_BOOKED_BYTES)
-        if self.booked_to - self.size_bytes >= wanted // 2 or now_ns < self.book_again_ns:
-            return
-        for size_bytes in (wanted, FIRST_BOOKED_BYTES):
-            try:
-                self.book(size_bytes)
-            except OSError:
-                self.is_short, self.book_again_ns = True, now_ns + BOOK_AGAIN_NS
-            else:
-                self.is_short = size_bytes < wanted
-                return
-
-    def sync(self) -> None:
-        """Have the disk keep what was written, and, the first time, the name that it stands under.
-
-        Not at creation: that is the one writer's turn, and a tired disk takes its time for a name.
-        Raises `OSError`.
-        """
-        self.disk.sync(self.fd)
-        if not self.is_named:
-            self.disk.sync_names(self.path.parent)
-            self.is_named = True
-
-    def give_back(self) -> None:
-        """Let go of what is booked and not written."""
-        if self.booked_to > self.size_bytes:
-            with contextlib.suppress(OSError):
-                self.disk.truncate(self.fd, self.size_bytes)
-        self.booked_to = 0
-
-    def keep_for_repeat(self, chunk: _Chunk) -> None:
-        self.unsynced.append(chunk)
-        self.unsynced_bytes += len(chunk.data)
-        while self.unsynced_bytes > MAX_BUFFERED_BYTES:
-            is_covered = self.unsynced_from < self._covered
-            oldest = self._drop_oldest()._replace(data=b"")
-            if is_covered:
-                self._forgotten = _together(self._forgotten, oldest)
-            else:
-                self._forgotten_since = _together(self._forgotten_since, oldest)
-
-    @property
-    def forgotten(self) -> _Chunk | None:
-        """What cannot be repeated, and is not known to be on the disk."""
-        return _together(self._forgotten, self._forgotten_since)
-
-    def begin_sync(self) -> None:
-        """A sync is about to be asked for; it covers what has been written until now."""
-        self._covered = self.unsynced_from + len(self.unsynced)
-        self._forgotten, self._forgotten_since = self.forgotten, None
-
-    def end_sync(self) -> None:
-        """The sync that was begun last has worked."""
-        self._forgotten = None
-        while self.unsynced and self.unsynced_from < self._covered:
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> _Chunk:
-        oldest = self.unsynced.popleft()
-        self.unsynced_bytes -= len(oldest.data)
-        self.unsynced_from += 1
-        return oldest
-
-    def seal(self, reason: SealReason, at_ns: int) -> None:
-        seal = Seal(reason, self.records, self.size_bytes, self.digest.hexdigest())
-        self.append(journal.encode_seal(self.header.crc_seed, at_ns, seal), 1)
-        self.is_sealed = True
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.disk.close(self.fd)
-
-
-class TrackCount(NamedTuple):
-    """What has been given to the kernel for one track, in one leg or in several."""
-
-    participant_id: ParticipantId
-    name: TrackName
-    bytes_written: int
-    packets: int
-    last_write_ns: int | None
-
-    def and_also(self, other: "TrackCount") -> "TrackCount":
-        wrote = [at for at in (self.last_write_ns, other.last_write_ns) if at is not None]
-        return self._replace(
-            bytes_written=self.bytes_written + other.bytes_written,
-            packets=self.packets + other.packets,
-            last_write_ns=max(wrote, default=None),
-        )
-
-    def status(self, now_ns: int) -> TrackStatus:
-        age_ms = None
-        if self.last_write_ns is not None:
-            age_ms = max(0, now_ns - self.last_write_ns) // 1_000_000
-        return TrackStatus(self.participant_id, self.name, self.bytes_written, self.packets, age_ms)
-
-
-class _Track:
-    """Counters of one track index. All belong to the writer; the loop reads what was written."""
-
-    __slots__ = ("bytes", "bytes_written", "described", "last_write_ns", "packets", "written")
-
-    def __init__(self, described: TrackRecord) -> None:
-        self.described = described
-        self.packets = 0
-        self.bytes = 0
-        self.written = 0
-        self.bytes_written = 0
-        self.last_write_ns: int | None = None
-
-
-class PartyTap:
-    """One participant's leg, as the relay's loop sees it: cheap calls that never block or raise.
-
-    `track_index` is what `open_track` returned. Times are CLOCK_MONOTONIC nanoseconds.
-    """
-
-    def __init__(self, recorder: "Recorder", header: JournalHeader) -> None:
-        self._recorder = recorder
-        self._header = header
-        self._seed = header.crc_seed
-        # Packets, and encoded records of other kinds, on their way to the writer. `list.append` and
-        # slicing are atomic under the interpreter lock, so the loop takes no lock of ours.
-        self._pending: list[ArrivedPacket | bytes] = []
-        self._accepted_bytes = 0  # only the loop adds
-        self._taken_bytes = 0  # only the writer adds
-        self._tracks: list[_Track] = []
-        self._closed = False
-        self._is_losing = False
-        self._lost_from_ns = 0
-        self._lost_to_ns = 0
-        self._lost_packets = 0
-        self.lost_packets_total = 0
-        # The disk's side, with `_disk_lock` held.
-        self._disk_lock = threading.Lock()
-        self._sync_ended = threading.Condition(self._disk_lock)
-        self.is_over = False
-        """Everything is on the disk and the file closed, or given up. The directory may be
-        another's by now: a pass of the writer that comes late must not write."""
-        self._segment: _Segment | None = None
-        self._next_segment = 0  # not yet asked
-        self._carried: deque[_Chunk] = deque()  # records the disk has not surely got
-        self._carried_bytes = 0
-        self._retry_at_ns = 0
-        self._synced_at_ns = 0
-        self._wrote_at_ns = 0
-        self._failed_at_ns = 0
-        self._failed_syncs = 0  # since the last one that worked
-        self._is_mended = True  # written and synced since the last failure
-        self._unsure_packets = 0  # only the writer adds
-        self.trouble: str | None = None
-        self.oldest_waiting_ns: int | None = None
-
-    @property
-    def participant_id(self) -> ParticipantId:
-        return self._header.participant_id
-
-    # --- the loop's side -------------------------------------------------------------------------
-
-    def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
-        """A new track index; call again when the codec or the SSRC changes.
-
-        Returns `journal.NO_TRACK` after 250 tracks of one leg: its packets count as lost.
-        """
-        index = len(self._tracks)
-        if index >= journal.MAX_TRACKS or self._closed:
-            return journal.NO_TRACK
-        described = TrackRecord(index, ssrc, name, codec)
-        self._tracks.append(_Track(described))
-        at_ns = self._recorder.monotonic_ns()
-        self._append(journal.encode_track(self._seed, at_ns, described), at_ns)
-        return index
-
-    def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
-        """One decrypted RTP packet as received. Kept until it is written, not copied."""
-        size = len(packet)
-        if not 0 <= track_index < len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
-            # The relay must not fall over a caller's mistake, and the loss must be on the record.
-            self._lose(arrival_ns)
-        elif self._has_room(size + journal.OVERHEAD_BYTES, arrival_ns):
-            self._pending.append((track_index, arrival_ns, packet))
-
-    def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
-        """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
-        report = journal.SenderReport(ntp_time & (1 << 64) - 1, rtp_time & 0xFFFFFFFF)
-        record = journal.encode_sender_report(self._seed, track_index & 0xFF, arrival_ns, report)
-        self._append(record, arrival_ns)
-
-    def mark(
-        self, kind: MarkKind, at_ns: int, track_index: int | None = None, detail: str = ""
-    ) -> None:
-        """Something that happened besides packets; `detail` is cut after 1,000 characters."""
-        track = journal.NO_TRACK if track_index is None else track_index & 0xFF
-        record = journal.encode_mark(self._seed, track, at_ns, journal.Mark(kind, detail))
-        self._append(record, at_ns)
-
-    def end(self) -> None:
-        """This leg is over. The writer seals its file, has it synced and closes it."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._is_losing:
-            self._tell_loss()
-
-    def _append(self, record: bytes, at_ns: int) -> None:
-        if self._has_room(len(record), at_ns, packets=0):
-            self._pending.append(record)
-
-    def _has_room(self, size_bytes: int, at_ns: int, packets: int = 1) -> bool:
-        """Whether one more record may wait; if so, it is counted as waiting."""
-        if self._closed:
-            return False  # the session is over; what still trickles in belongs to nobody
-        waiting = self._accepted_bytes - self._taken_bytes + self._carried_bytes
-        if waiting + size_bytes > MAX_BUFFERED_BYTES:
-            self._lose(at_ns, packets)
-            return False
-        if self._is_losing:
-            self._tell_loss()
-        self._accepted_bytes += size_bytes
-        return True
-
-    def _lose(self, at_ns: int, packets: int = 1) -> None:
-        if not self._is_losing:
-            self._is_losing, self._lost_from_ns = True, at_ns
-        self._lost_to_ns = at_ns
-        self._lost_packets += packets
-        self.lost_packets_total += packets
-
-    def _tell_loss(self) -> None:
-        gap = LostPackets(
-            self._lost_from_ns, self._lost_to_ns, self._lost_packets, self.trouble or "buffer_full"
-        )
-        self._is_losing, self._lost_packets = False, 0
-        record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
-        self._pending.append(record)
-        self._accepted_bytes += len(record)
-
-    # --- the writer's side -----------------------------------------------------------------------
-
-    def write_pending(self, now_ns: int) -> None:
-        """Give what is pending to the kernel. Called by the writer's thread.
-
-        No refusal of the disk is raised. Without memory it raises, and the next pass tries again.
-        """
-        with self._disk_lock:
-            if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
-                self.trouble = None
-            if self.is_over or (self._segment is not None and self._segment.is_sealed):
-                return
-            # Asked first: what the loop had left here before it ended the leg is written with it.
-            is_ended = self._closed
-            if self.oldest_waiting_ns is None and (self._pending or self._carried):
-                self.oldest_waiting_ns = now_ns
-            self._take_pending()
-            try:
-                if self._carried:
-                    if self._segment is None:
-                        if now_ns < self._retry_at_ns:
-                            return
-                        self._open_segment(now_ns)
-                    self._write_carried()
-                    self._note_written(now_ns)
-                if is_ended:
-                    self._seal(now_ns)
-                else:
-                    self._book_for_more(now_ns)
-            except OSError as problem:
-                self._give_up("write", problem, now_ns)
-
-    def _note_written(self, now_ns: int) -> None:
-        self._wrote_at_ns = now_ns
-        self.oldest_waiting_ns = None
-        for track in self._tracks:
-            if track.packets != track.written:
-                track.written = track.packets
-                track.bytes_written = track.bytes
-                track.last_write_ns = now_ns
-
-    def _seal(self, now_ns: int) -> None:
-        """The leg is over and everything is written: nothing follows but a sync. Raises `OSError`.
-
-        Not beside a sync that is under way: if that one fails this file is not the leg's last.
-        """
-        segment = self._segment
-        if segment is None:
-            self.is_over = self._is_mended = True
-        elif not segment.syncing and not segment.is_sealed:
-            segment.seal(SealReason.ENDED, now_ns)
-            segment.give_back()
-
-    def _book_for_more(self, now_ns: int) -> None:
-        segment = self._segment
-        if segment is None:
-            return
-        if self._wrote_at_ns == now_ns:
-            self._book_ahead(segment, now_ns)
-        elif now_ns - self._wrote_at_ns >= QUIET_AFTER_NS:
-            segment.give_back()
-
-    def _take_pending(self) -> None:
-        """Turn what the loop has left here into one chunk of records."""
-        taken = self._pending[:]
-        if not taken:
-            return
-        # First: what cannot be encoded now (there may be no memory for it) must wait, not vanish.
-        data = journal.encode_batch(self._seed, taken)
-        del self._pending[: len(taken)]
-        packets, from_ns, to_ns = 0, 0, 0
-        for item in taken:
-            if not isinstance(item, bytes):
-                track = self._tracks[item[0]]
-                track.packets += 1
-                track.bytes += len(item[2])
-                packets += 1
-                to_ns = item[1]
-                from_ns = from_ns or to_ns
-        self._carry(_Chunk(data, len(taken), packets, from_ns, to_ns))
-        self._taken_bytes += len(data)
-
-    def _carry(self, chunk: _Chunk) -> None:
-        self._carried.append(chunk)
-        self._carried_bytes += len(chunk.data)
-
-    def _open_segment(self, now_ns: int) -> None:
-        """Begin the next file, if there is room for more than its beginning.
-
-        A number is used up only by a file that stays: a disk may be full for days.
-        """
-        if self._next_segment > LAST_SEGMENT:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        header = journal.next_segment(self._header, self._next_segment)
-        path = self._recorder.directory / header.file_name
-        try:
-            segment = _Segment(self._recorder.disk, path, header)
-        except FileExistsError:
-            self._next_segment += 1
-            raise
-        # Every segment can be read alone: it describes all tracks of its leg again.
-        tracks = [
-            journal.encode_track(self._seed, now_ns, track.described) for track in self._tracks
-        ]
-        head = header.encode() + b"".join(tracks)
-        try:
-            segment.book(len(head) + FIRST_BOOKED_BYTES)
-            segment.append(head, len(tracks))
-        except OSError:
-            segment.close()
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
-        self._next_segment += 1
-        self._segment = segment
-        self._synced_at_ns = now_ns
-
-    def _write_carried(self) -> None:
-        assert self._segment is not None
-        while self._carried:
-            chunk = self._carried[0]
-            self._segment.append(chunk.data, chunk.records)
-            self._segment.keep_for_repeat(self._carried.popleft())
-            self._carried_bytes -= len(chunk.data)
-
-    def _book_ahead(self, segment: _Segment, now_ns: int) -> None:
-        was_short = segment.is_short
-        segment.book_ahead(now_ns)
-        if segment.is_short and not was_short:
-            self._recorder.warn_of_space(self.participant_id, self.booked_bytes)
-
-    @property
-    def booked_bytes(self) -> int:
-        """What the disk has set aside for this leg and has not got yet."""
-        segment = self._segment
-        return 0 if segment is None else max(0, segment.booked_to - segment.size_bytes)
-
-    @property
-    def is_short(self) -> bool:
-        segment = self._segment
-        return segment is not None and segment.is_short
-
-    def is_stalled(self, now_ns: int) -> bool:
-        """Whether a write or a sync has been with the disk for too long."""
-        waiting_ns, segment = self.oldest_waiting_ns, self._segment
-        syncing_ns = None if segment is None else segment.sync_began_ns
-        return any(
-            since_ns is not None and now_ns - since_ns > STALLED_AFTER_NS
-            for since_ns in (waiting_ns, syncing_ns)
-        )
-
-    def has_waiting(self) -> bool:
-        return bool(self._pending)
-
-    def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
-        """This segment is never written again; what the disk may not have goes to the next."""
-        segment, self._segment = self._segment, None
-        self._retry_at_ns = now_ns + RETRY_EVERY_NS
-        self._failed_at_ns, self._is_mended = now_ns, False
-        cause = f"{what}: {os.strerror(problem.errno or 0)}"
-        if segment is not None:
-            segment.given_up = True
-            self._carried.extendleft(reversed(segment.unsynced))
-            self._carried_bytes += segment.unsynced_bytes
-            if segment.forgotten is not None:
-                self._tell_unsure(segment.forgotten, cause)
-            if not segment.is_sealed:
-                with contextlib.suppress(OSError):
-                    segment.seal(SealReason.ROTATED, now_ns)
-            segment.give_back()
-            if not segment.syncing:
-                segment.close()
-        if self.trouble != cause:
-            self.trouble = cause
-            self._recorder.raise_alarm(self.participant_id, cause)
-
-    def _tell_unsure(self, forgotten: _Chunk, cause: str) -> None:
-        """What was too much to repeat, and may not be on the disk either, counts as lost."""
-        gap = LostPackets(forgotten.from_ns, forgotten.to_ns, forgotten.packets, cause)
-        record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
-        self._carried.appendleft(_Chunk(record, 1))
-        self._carried_bytes += len(record)
-        self._unsure_packets += forgotten.packets
-
-    def sync_due(self, now_ns: int) -> "DueSync | None":
-        """The sync to be made now, if there is one: who gets it must make it."""
-        with self._disk_lock:
-            segment = self._segment
-            if segment is None or segment.syncing:
-                return None
-            if not segment.unsynced and not segment.is_sealed:
-                return None
-            if now_ns - self._synced_at_ns < _sync_every_ns(self._failed_syncs):
-                return None
-            segment.sync_began_ns = now_ns
-            return DueSync(self, segment)
-
-    def sync(self, segment: _Segment, now_ns: int) -> None:
-        """Ask the disk to keep it (may take long). `DueSync`'s part."""
-        with self._disk_lock:
-            segment.begin_sync()
-        problem: OSError | None = None
-        try:
-            segment.sync()
-        except OSError as failed:
-            problem = failed
-        with self._disk_lock:
-            segment.sync_began_ns = None
-            if segment.given_up:
-                segment.close()
-            elif problem is None:
-                segment.end_sync()
-                self._synced_at_ns = now_ns
-                self._failed_syncs, self._is_mended = 0, True
-                if segment.is_sealed:
-                    self._close(segment)
-            else:
-                # The kernel may have thrown the pages away and will report success next time, so
-                # this file is over (https://lwn.net/Articles/752063/).
-                self._give_up("sync", problem, now_ns)
-                self._retry_at_ns = now_ns
-                self._failed_syncs += 1
-            self._sync_ended.notify_all()
-
-    def finish(self, now_ns: int) -> None:
-        """Write, seal, sync and close. Raises `OSError` if the disk refuses; may be repeated."""
-        self.end()
-        self._retry_at_ns = 0
-        self.write_pending(now_ns)
-        with self._disk_lock:
-            # The kernel tells of a failure once: a sync under way would hear it, ours would not.
-            if not self._sync_ended.wait_for(self._is_calm, SYNC_PATIENCE_S):
-                raise OSError("a sync does not end")
-            if self._carried:
-                raise OSError(f"the last records could not be written ({self.trouble})")
-            segment = self._segment
-            try:
-                self._seal(now_ns)
-                if segment is not None:
-                    segment.sync()
-                    self._close(segment)
-            except OSError as problem:
-                self._give_up("seal", problem, now_ns)
-                raise
-
-    def _close(self, segment: _Segment) -> None:
-        """It is sealed, and on the disk: the leg is over."""
-        self._segment, self.is_over = None, True
-        segment.close()
-
-    def _is_calm(self) -> bool:
-        return self._segment is None or not self._segment.syncing
-
-    def abandon(self) -> int:
-        """Let go of the file after `finish` failed; how many packets stay unwritten."""
-        with self._disk_lock:
-            self.is_over = True
-            segment, self._segment = self._segment, None
-            if segment is not None:
-                segment.given_up = True
-                if not segment.syncing:
-                    segment.close()
-            waiting = sum(not isinstance(item, bytes) for item in self._pending)
-            return waiting + sum(chunk.packets for chunk in self._carried)
-
-    @property
-    def lost_packets(self) -> int:
-        return self.lost_packets_total + self._unsure_packets
-
-    def counts(self) -> list[TrackCount]:
-        """As of the last write; read by the loop without a lock."""
-        who = self.participant_id
-        return [
-            TrackCount(who, t.described.name, t.bytes_written, t.written, t.last_write_ns)
-            for t in self._tracks
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class DueSync:
-    """One file whose bytes should be on the disk now. The file is this one for good: until its turn
-    comes it may have been given up, and another may be in its place."""
-
-    _tap: PartyTap
-    _segment: _Segment
-
-    def sync(self, now_ns: int) -> None:
-        """Once. May take long; never raises."""
-        self._tap.sync(self._segment, now_ns)
-
-
-def _sync_every_ns(failed_syncs: int) -> int:
-    """How long until the next sync after so many in a row have failed. After one as ever, so that a
-    power cut then still costs less than a second."""
-    return min(SYNC_EVERY_NS << min(max(0, failed_syncs - 1), 8), SYNC_AT_MOST_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -924,13 +207,13 @@ class Recorder:
                 lock_fd=lock_fd,
                 on_trouble=on_trouble,
             )
+            if background:
+                WRITER.add(recorder)
         except BaseException as problem:
             os.close(lock_fd)  # or nobody could record here until this process ends
             if isinstance(problem, OSError):
                 raise _unusable(problem) from problem
             raise
-        if background:
-            _WRITER.add(recorder)
         return recorder
 
     @property
@@ -968,7 +251,7 @@ class Recorder:
         now_ns = self._clock.monotonic_ns()
         legs = self._legs
         taps = legs.open
-        tracks = tuple(count.status(now_ns) for count in legs.counts())
+        tracks = tuple(_status_of(count, now_ns) for count in legs.counts())
         trouble = next((tap.trouble for tap in taps if tap.trouble), None)
         # The one writer may be held up by another recording's file: then nobody asks for ours.
         unasked = now_ns - self._passed_at_ns > STALLED_AFTER_NS
@@ -1095,7 +378,7 @@ class Recorder:
 
     def _finish_taps(self) -> None:
         """Finish every leg; one that cannot be finished keeps none of the others open."""
-        _WRITER.remove(self)
+        WRITER.remove(self)
         problem: OSError | None = None
         for tap in self._legs.open:
             try:
@@ -1188,6 +471,12 @@ def _timeline_of(
     return _Timeline(t0_mono_ns, int(started_at.timestamp() * 1e9), boot_id)
 
 
+def _status_of(count: TrackCount, now_ns: int) -> TrackStatus:
+    at_ns = count.last_write_ns
+    age_ms = None if at_ns is None else max(0, now_ns - at_ns) // 1_000_000
+    return TrackStatus(count.participant_id, count.name, count.bytes_written, count.packets, age_ms)
+
+
 def _by_name(counts: Iterable[TrackCount]) -> tuple[TrackCount, ...]:
     """Add up the legs and codec changes of each participant's track; the freshest write counts."""
     merged: dict[tuple[ParticipantId, TrackName], TrackCount] = {}
@@ -1195,55 +484,3 @@ def _by_name(counts: Iterable[TrackCount]) -> tuple[TrackCount, ...]:
         old = merged.get((new.participant_id, new.name))
         merged[new.participant_id, new.name] = new if old is None else old.and_also(new)
     return tuple(merged.values())
-
-
-class _Writer:
-    """The process's one writer thread and its few syncing ones; runs while recorders are open."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._recorders: list[Recorder] = []
-        self._thread: threading.Thread | None = None
-        # A sync may take seconds on a tired disk; four at a time keep the others' promise.
-        self._syncing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal-sync")
-
-    def add(self, recorder: Recorder) -> None:
-        with self._lock:
-            self._recorders.append(recorder)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-                self._thread.start()
-
-    def remove(self, recorder: Recorder) -> None:
-        """The recorder's files are the caller's from here on, except for a running sync."""
-        with self._lock:
-            if recorder in self._recorders:
-                self._recorders.remove(recorder)
-
-    def _run(self) -> None:
-        pause = threading.Event()
-        while True:
-            pause.wait(WRITE_EVERY_S)
-            with self._lock:
-                recorders = list(self._recorders)
-                if not recorders:
-                    self._thread = None
-                    return
-            for recorder in recorders:
-                try:
-                    recorder.write_through()
-                    for due in recorder.sync_due():
-                        self._submit(due, recorder.monotonic_ns())
-                except Exception:
-                    # One recording's surprise must not stop the others'.
-                    log.exception("journal_writer_failed", directory=recorder.directory.name)
-
-    def _submit(self, due: DueSync, now_ns: int) -> None:
-        try:
-            self._syncing.submit(due.sync, now_ns)
-        except RuntimeError as problem:
-            # No thread could be started. It waits in the pool's line for one that is there.
-            log.warning("journal_sync_delayed", reason=str(problem))
-
-
-_WRITER: Final = _Writer()

@@ -1,6 +1,6 @@
 """What the router needs of a recorder, as protocols: live media runs and is tested without a disk.
 
-The one implementation is `media/recorder.py`. A tap is called in the hot loop for every packet: it
+The one implementation is `media/party_tap.py`. A tap is called in the hot loop for every packet: it
 must be cheap, must never block and must never raise. A room without a recorder has no taps.
 """
 

@@ -21,9 +21,10 @@ from core.db import Database
 from core.ids import SessionId
 from media import journal, manifest, scan
 from media.client import RtcClient, flash_and_beep, loopback_gathering
+from media.disk import OsDisk
 from media.journal import SealReason
 from media.model import Recording
-from media.recorder import OsDisk, Recorder
+from media.recorder import Recorder
 from media.tracks import TrackName
 from signaling.client import SignalingClient, SignalingRefused, open_signaling
 from signaling.model import Attendance

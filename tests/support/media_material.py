@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from core.clock import ManualClock
 from core.ids import ParticipantId, SessionId
-from media.recorder import PartyTap, Recorder, SealedRecording
+from media.party_tap import PartyTap
+from media.recorder import Recorder, SealedRecording
 from media.tracks import CodecInfo, TrackName
 
 VideoCodec = Literal["vp8", "h264"]

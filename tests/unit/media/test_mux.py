@@ -13,7 +13,7 @@ from media import journal, manifest, mux
 from media.ffmpeg import decode_fully
 from media.journal import MarkKind
 from media.mux import MuxedFile, MuxFailed, MuxResult
-from media.recorder import PartyTap
+from media.party_tap import PartyTap
 from media.tracks import TrackName
 from tests.support.media_material import (
     HEIGHT,

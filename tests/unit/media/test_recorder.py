@@ -13,9 +13,10 @@ import pytest
 
 from core.clock import ManualClock
 from core.ids import ParticipantId, SessionId
-from media import journal, manifest, recorder
+from media import journal, manifest, party_tap, recorder
+from media.disk import OsDisk
 from media.journal import NO_TRACK, MarkKind, RecordType, SealReason
-from media.recorder import OsDisk, Recorder, RecordingState, RecordingUnavailable, Trouble
+from media.recorder import Recorder, RecordingState, RecordingUnavailable, Trouble
 from media.tracks import CodecInfo, TrackName
 
 OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
@@ -245,7 +246,7 @@ async def test_a_name_that_cannot_be_synced_is_as_fatal_as_bytes_that_cannot(des
 async def test_a_full_buffer_drops_the_newest_and_says_how_many(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 2000)
+    monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 2000)
     desk.disk.write_error = errno.ENOSPC
     desk.send(200)
     lost = desk.recorder.status().lost_packets

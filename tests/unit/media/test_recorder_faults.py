@@ -16,9 +16,10 @@ import pytest
 
 from core.clock import ManualClock
 from core.ids import ParticipantId, SessionId
-from media import journal, manifest, recorder
+from media import journal, manifest, party_tap, recorder, segment
+from media.disk import OsDisk
 from media.journal import LostPackets, RecordType
-from media.recorder import OsDisk, Recorder, RecordingState, RecordingUnavailable
+from media.recorder import Recorder, RecordingState, RecordingUnavailable
 from media.tracks import CodecInfo, TrackName
 
 OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
@@ -289,7 +290,7 @@ def test_a_disk_that_refuses_every_sync_is_asked_ever_more_rarely(tmp_path: Path
 def test_what_did_not_fit_is_told_with_number_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 20_000)
+    monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 20_000)
     disk = Faulty()
     talk = Talk(tmp_path / "recording", disk)
     talk.go_on(20)
@@ -326,7 +327,7 @@ class Stuck(OsDisk):
 def test_a_sync_that_never_answers_is_told_and_what_waits_for_it_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 50_000)
+    monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 50_000)
     disk = Stuck()
     talk = Talk(tmp_path / "recording", disk)
     talk.go_on(6)
@@ -380,7 +381,7 @@ def test_what_was_forgotten_during_a_sync_is_not_covered_by_it(
 ) -> None:
     """A long sync works, the next one fails: what came between and was too much to repeat may be
     nowhere."""
-    monkeypatch.setattr(recorder, "MAX_BUFFERED_BYTES", 20_000)
+    monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 20_000)
     disk = Slow()
     talk = Talk(tmp_path / "recording", disk)
     talk.go_on(4)
@@ -448,10 +449,10 @@ def test_a_growing_journal_books_ahead_and_its_length_stays_what_was_written(
     talk = Talk(tmp_path / "recording", OsDisk())
     talk.go_on()
     (first, _) = journal.journals_in(talk.directory)
-    assert on_disk_bytes(first) >= recorder.FIRST_BOOKED_BYTES
+    assert on_disk_bytes(first) >= segment.FIRST_BOOKED_BYTES
     assert first.stat().st_size < 2000
     status = talk.recorder.status()
-    assert status.disk.booked_bytes >= len(PARTIES) * recorder.FIRST_BOOKED_BYTES // 2
+    assert status.disk.booked_bytes >= len(PARTIES) * segment.FIRST_BOOKED_BYTES // 2
     talk.recorder.seal_now()
     # What was booked is given back when the journal is sealed.
     assert on_disk_bytes(first) < 64 * 1024
@@ -461,8 +462,8 @@ def test_a_growing_journal_books_ahead_and_its_length_stays_what_was_written(
 def test_what_is_booked_grows_with_the_journal_up_to_its_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FIRST_BOOKED_BYTES", 8 * 1024)
-    monkeypatch.setattr(recorder, "MOST_BOOKED_BYTES", 64 * 1024)
+    monkeypatch.setattr(segment, "FIRST_BOOKED_BYTES", 8 * 1024)
+    monkeypatch.setattr(segment, "MOST_BOOKED_BYTES", 64 * 1024)
     talk = Talk(tmp_path / "recording", OsDisk())
     booked = []
     for _ in range(10):
@@ -490,7 +491,7 @@ def test_a_leg_that_says_nothing_more_gives_its_space_back_and_books_again(tmp_p
 def test_a_refused_booking_is_told_before_anything_is_lost_and_not_asked_at_every_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FIRST_BOOKED_BYTES", 4096)
+    monkeypatch.setattr(segment, "FIRST_BOOKED_BYTES", 4096)
     disk = Faulty(
         call="book", first=3, last=10**9, error=errno.ENOSPC
     )  # each journal has its first
