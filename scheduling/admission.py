@@ -37,6 +37,7 @@ from scheduling.schemas import (
     PartyAway,
     RecordingAlarm,
     TalkView,
+    TooMuchSent,
     WaitingView,
 )
 
@@ -301,6 +302,7 @@ async def desk_alarms(store: Store, admitted: Sequence[Appointment]) -> DeskAlar
     """
     away = await _said(store, admitted, "away")
     recording = await _said(store, admitted, "recording")
+    excess = await _said(store, admitted, "excess")
     return DeskAlarms(
         away=tuple(
             PartyAway(talk=_talk(one), since=datetime.fromisoformat(since)) for one, since in away
@@ -308,6 +310,10 @@ async def desk_alarms(store: Store, admitted: Sequence[Appointment]) -> DeskAlar
         recording=tuple(
             RecordingAlarm.model_validate({"talk": _talk(one), **json.loads(words)})
             for one, words in recording
+        ),
+        excess=tuple(
+            TooMuchSent.model_validate({"talk": _talk(one), **json.loads(words)})
+            for one, words in excess
         ),
         is_anyone_talking=any(one.state == AppointmentState.CALLED for one in admitted),
     )

@@ -337,7 +337,8 @@ class UnheardTrack(ResponseModel):
 class RecordingAlarm(ResponseModel):
     """A talk whose recording needs somebody now.
 
-    `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
+    `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun,
+    not_resumed), or None.
     """
 
     talk: TalkView
@@ -346,11 +347,20 @@ class RecordingAlarm(ResponseModel):
     unheard: tuple[UnheardTrack, ...]
 
 
+class TooMuchSent(ResponseModel):
+    """Somebody's line was closed then, because it sent far more than any camera does."""
+
+    talk: TalkView
+    role: str
+    since: datetime
+
+
 class DeskAlarms(ResponseModel):
     """What of a county's talks needs somebody now. `is_anyone_talking`: ask again in a second."""
 
     away: tuple[PartyAway, ...]
     recording: tuple[RecordingAlarm, ...]
+    excess: tuple[TooMuchSent, ...]
     is_anyone_talking: bool
 
 

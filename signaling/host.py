@@ -2,16 +2,15 @@
 
 Everything that touches the room runs on the event loop, so there are no locks; what must wait (the
 database, opening a recording) runs in tasks of this host and comes back as a fact. Attendance is
-written in order by one task, behind the call, never in front of it.
+written in order by one task, behind the call, never in front of it. What it records with is
+recording.py's, what it tells once a second status.py's.
 """
 
 import asyncio
-import errno
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -23,7 +22,7 @@ from core.clock import Clock
 from core.db import Database, violates
 from core.errors import ReceptionError, Unavailable
 from core.grants import Grant
-from core.ids import AppointmentId, ParticipantId, RecordingId, RoomId, SessionId, new_id
+from core.ids import AppointmentId, ParticipantId, RoomId, SessionId, new_id
 from media.events import (
     MediaEvent,
     OfferNeeded,
@@ -35,10 +34,7 @@ from media.events import (
     SpeakingChanged,
     TrackStarted,
 )
-from media.events import Quality as LineWord
-from media.manifest import discard_if_empty
 from media.offers import ClientOffer
-from media.recorder import RecordingState as WrittenState
 from media.tracks import TrackName
 from signaling.effects import (
     AnswerOffer,
@@ -79,34 +75,21 @@ from signaling.effects import (
     Unplugged,
 )
 from signaling.outbox import Outbox
-from signaling.ports import LiveRecorder, MediaPeer, MediaRoom, OpenRecorder
-from signaling.presence import Lease, Presence, RecordingAlarm, UnheardSince
-from signaling.protocol import (
-    CloseCode,
-    EndReason,
-    LineQuality,
-    OfferedTrack,
-    Quality,
-    RecordingState,
-    RecordingStatus,
-    RecordingTrouble,
-    RoomState,
-    ServerMessage,
-    Track,
-    TrackWritten,
-    UnheardTrack,
-)
+from signaling.ports import MediaPeer, MediaRoom, OpenRecorder
+from signaling.presence import Lease, Presence
+from signaling.protocol import CloseCode, EndReason, OfferedTrack, ServerMessage, Track
+from signaling.recording import TalkRecorder
 from signaling.room import Room
-from signaling.seat import Media
 from signaling.session import (
     Beginning,
     Survivor,
+    begin_recording,
     end_session,
     note_arrival,
     note_departure,
     start_session,
 )
-from signaling.unheard import TrackKey
+from signaling.status import RoomStatus
 
 log = structlog.get_logger(__name__)
 
@@ -115,18 +98,14 @@ MAX_MEDIA_EVENTS: Final = 512
 would take hundreds of facts within one turn, more than a room of twelve can have."""
 MAX_LEDGER: Final = 512
 """Arrivals and departures waiting for the database. When full the newest is dropped and logged."""
-RECORDER_OPENS_WITHIN_S: Final = 5.0
 START_WITHIN_S: Final = 15.0
 MEDIA_ENDS_WITHIN_S: Final = 5.0
 CLOSE_RECORDER_WITHIN_S: Final = 20.0
 TELL_AFTER_S: Final = 5.0
 """People are told of the end when it is committed; if disk or database are slow, after this."""
 RETRY_END_S: Final = 2.0
-AWAY_AFTER_MS: Final = 60_000
-"""A party that is away for so long is shown to the county desk, which can walk over and look."""
+RETRY_NAME_S: Final = 2.0
 DRAIN_WITHIN_S: Final = 15.0
-
-_WORDS: Final = {LineWord.GOOD: "good", LineWord.FAIR: "poor", LineWord.POOR: "bad"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +154,23 @@ class RoomHost:
         self._official_id = official_id
         self._epoch = 1 if survivor is None else survivor.epoch
         self._session_id = SessionId(new_id()) if survivor is None else survivor.session_id
-        self._recording_id = None if survivor is None else survivor.recording_id
-        self._recorder: LiveRecorder | None = None
+        self._recording = TalkRecorder(
+            tools.open_recorder, tools.recordings_dir, self._session_id,
+            None if survivor is None else survivor.recording_id,
+        )  # fmt: skip
+        self._late: asyncio.Task[None] | None = None  # gives a live talk its recorder
+        self._has_begun_late = False  # the recording: the database may not know it yet
+        self.status = RoomStatus(
+            room, media, self._recording,
+            clock=tools.clock, presence=tools.presence, broadcast=self._broadcast,
+        )  # fmt: skip
         self._sockets: dict[SocketId, Outbox] = {}
         self._peers: dict[ParticipantId, MediaPeer] = {}
-        self._qualities: dict[ParticipantId, LineWord] = {}
         self._facts: deque[Fact] = deque()
         self._is_feeding = False
         self._plug: Plug | ReceptionError | None = None  # the outcome of the present `plug_in`
         self._heard: deque[tuple[MediaPeer | None, ParticipantId, MediaEvent]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._is_away_shown = False
-        self._is_recorder_opening = False
-        self._told: tuple[RecordingState, RecordingTrouble | None] | None = None
-        self._alarm_since: datetime | None = None  # as shown to the desk; None: nothing is wrong
-        self._missed: frozenset[TrackKey] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._ledger: deque[Callable[[AsyncSession], Awaitable[None]]] = deque()
@@ -254,7 +235,7 @@ class RoomHost:
             if peer is not None and self._peers.get(participant_id) is not peer:
                 continue
             if isinstance(event, QualityChanged):
-                self._qualities[participant_id] = event.quality
+                self.status.qualities[participant_id] = event.quality
                 continue
             if (fact := _fact_of(participant_id, event)) is not None:
                 self.feed(fact)
@@ -277,7 +258,7 @@ class RoomHost:
                 self._open_peer(effect)
             case ClosePeer(participant_id):
                 self._peers.pop(participant_id, None)
-                self._qualities.pop(participant_id, None)
+                self.status.qualities.pop(participant_id, None)
                 self._media.remove_peer(participant_id)
             case NewLeg(participant_id):
                 self._peers[participant_id].new_leg()
@@ -418,28 +399,25 @@ class RoomHost:
     # ── going live ───────────────────────────────────────────────────────────────────────────────
 
     async def _start_session(self, present: tuple[Grant, ...]) -> None:
-        recording_id = RecordingId(new_id())
         started_at = self._tools.clock.now()
         began_ns = self._tools.clock.monotonic_ns()
-        recorder = await self._open_recorder(recording_id, started_at_now=True)
+        recorder = await self._recording.open(started_at, began_ns)
         begin = Beginning(
             session_id=self._session_id, appointment_id=self._appointment_id,
             room_id=self.room_id, official_id=self._official_id,
             county_id=present[0].county_id, node=self._tools.node_name,
             started_at=started_at, slot_ends_at=self.room.slot_ends_at,
-            recording_id=None if recorder is None else recording_id,
+            recording_id=None if recorder is None else self._recording.recording_id,
         )  # fmt: skip
         try:
             async with asyncio.timeout(START_WITHIN_S):
                 await self._tools.database.run(lambda tx: start_session(tx, begin, present))
         except Exception as error:  # whatever it was, the room must hear that it is not live
-            if recorder is not None:
-                self._spawn(self._discard(recorder, recording_id), "discard recording")
+            self._recording.forsake()
             self.feed(self._start_refused(error))
             return
-        self._recorder, self._recording_id = recorder, begin.recording_id
-        zero_ns = began_ns if recorder is None else recorder.t0_mono_ns
-        elapsed_ms = (self._tools.clock.monotonic_ns() - zero_ns) // 1_000_000
+        self._recording.is_named = recorder is not None
+        elapsed_ms = (self._tools.clock.monotonic_ns() - began_ns) // 1_000_000
         self._log.info("session_started", session_id=self._session_id, recorded=bool(recorder))
         self._tools.on_session_event()
         self.feed(SessionStarted(self._session_id, started_at, elapsed_ms))
@@ -455,45 +433,54 @@ class RoomHost:
             "session_unavailable", "The session could not be opened. Please admit again."
         )
 
-    async def _open_recorder(
-        self, recording_id: RecordingId, *, started_at_now: bool
-    ) -> LiveRecorder | None:
-        """The recorder, or None if this disk cannot record now: the talk goes on and says so."""
-        tools = self._tools
-        started_at = (None if started_at_now else self.room.live_since) or tools.clock.now()
-        try:
-            async with asyncio.timeout(RECORDER_OPENS_WITHIN_S):
-                return await asyncio.to_thread(
-                    tools.open_recorder,
-                    tools.recordings_dir / recording_id,
-                    session_id=self._session_id,
-                    started_at=started_at,
-                )
-        except Exception:  # a disk has many ways to fail; none of them may stop the talk
-            self._log.exception("recording_unavailable", session_id=self._session_id)
-            return None
-
-    async def _discard(self, recorder: LiveRecorder, recording_id: RecordingId) -> None:
-        """A recording whose Session was not committed, as far as we know: without packets, nothing
-        of it is to stay. With any it does: this is no place that deletes recordings."""
-        await recorder.close()
-        await asyncio.to_thread(discard_if_empty, self._tools.recordings_dir / recording_id)
-
     def _go_live(self) -> None:
-        if self._recorder is not None or self._recording_id is None:
-            self._media.go_live(self._recorder)
-        else:
+        if self._recording.goes_on:
             # A session that outlived its node: its recording goes on in the same directory.
-            self._spawn(self._go_on(self._recording_id), "go on recording")
+            self._late = self._spawn(self._go_on(), "go on recording")
+            return
+        self._media.go_live(self._recording.recorder)
+        if self._recording.recorder is None:
+            self._late = self._spawn(self._record_late(), "begin recording late")
 
-    async def _go_on(self, recording_id: RecordingId) -> None:
-        self._is_recorder_opening = True
-        try:
-            self._recorder = await self._open_recorder(recording_id, started_at_now=False)
-        finally:
-            self._is_recorder_opening = False
-        if self._ending is None:
-            self._media.go_live(self._recorder)
+    async def _go_on(self) -> None:
+        recorder = await self._recording.open(*self._time_zero())
+        self._media.go_live(recorder)
+        if recorder is None:
+            await self._record_late()
+
+    async def _record_late(self) -> None:
+        """The talk is live without a recorder: give it one as soon as the disk does."""
+        recorder = await self._recording.pursue(*self._time_zero())
+        if recorder is None:
+            return
+        self.status.late_ms = self.room.elapsed_ms(self.now_ms())
+        self._log.warning(
+            "recording_late", session_id=self._session_id, late_ms=self.status.late_ms
+        )
+        self._has_begun_late = not self._recording.is_named
+        self._recording.is_named = True
+        self._media.recorder = recorder
+        for peer in self._peers.values():
+            peer.record_from_now()
+        while self._has_begun_late:
+            try:
+                await self._tools.database.run(self._name_recording)
+                return
+            except Exception:  # whatever is wrong with the database, the recording must be found
+                self._log.exception("recording_not_named", session_id=self._session_id)
+                await asyncio.sleep(RETRY_NAME_S)
+
+    def _time_zero(self) -> tuple[datetime, int]:
+        """When the session began, on the wall and on the monotonic clock."""
+        now_ns = self._tools.clock.monotonic_ns()
+        elapsed_ms = self.room.elapsed_ms(now_ns // 1_000_000)
+        return self.room.live_since or self._tools.clock.now(), now_ns - elapsed_ms * 1_000_000
+
+    async def _name_recording(self, tx: AsyncSession) -> None:
+        """Tell the database of a recording that began late."""
+        recording_id = self._recording.recording_id
+        if self._has_begun_late and recording_id is not None:
+            await begin_recording(tx, self._session_id, recording_id, epoch=self._epoch)
 
     # ── attendance ───────────────────────────────────────────────────────────────────────────────
 
@@ -531,7 +518,7 @@ class RoomHost:
         told = asyncio.get_running_loop().call_later(TELL_AFTER_S, self.feed, SessionClosed())
         try:
             await self._stop_media()
-            await self._close_recorder()
+            await self._recording.close(CLOSE_RECORDER_WITHIN_S)
             ended = await self._commit_end(reason, ended_at)
         finally:
             told.cancel()
@@ -546,33 +533,25 @@ class RoomHost:
             self._tools.forget(self)
 
     async def _commit_end(self, reason: EndReason, ended_at: datetime) -> bool:
+        async def work(tx: AsyncSession) -> bool:
+            await self._name_recording(tx)
+            return await end_session(tx, self._session_id, reason, ended_at, epoch=self._epoch)
+
         while True:
             try:
-                return await self._tools.database.run(
-                    lambda tx: end_session(
-                        tx, self._session_id, reason, ended_at, epoch=self._epoch
-                    )
-                )
+                return await self._tools.database.run(work)
             except Exception:  # whatever is wrong with the database, the end must be written
                 self._log.exception("session_end_not_committed", session_id=self._session_id)
                 await asyncio.sleep(RETRY_END_S)
 
     async def _stop_media(self) -> None:
+        if self._late is not None:
+            self._late.cancel()  # nobody is recorded from here on
         try:
             async with asyncio.timeout(MEDIA_ENDS_WITHIN_S):
                 await self._media.end()
         except Exception:  # media that cannot stop must not keep the session open
             self._log.exception("media_not_ended")
-
-    async def _close_recorder(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSE_RECORDER_WITHIN_S):
-                await recorder.close()
-        except Exception:  # the journals are on disk; finishing the recording recovers them
-            self._log.exception("recording_not_closed", session_id=self._session_id)
 
     def _dispose(self) -> None:
         self.is_disposed = True
@@ -583,147 +562,6 @@ class RoomHost:
         if self._ending is None or self._ending.done():
             self._tools.forget(self)
         # Otherwise the ending task forgets the room when its commit is through.
-
-    # ── status ───────────────────────────────────────────────────────────────────────────────────
-
-    def report(self, second: int) -> None:
-        """Once a second: what is written, how the lines are, who is there."""
-        self._tools.presence.show_roles(self.room_id, self.room.roles_present())
-        self._show_away()
-        self._tell_recording()
-        if second % 2 == 0 and self._peers:
-            self._broadcast(self._line_qualities())
-
-    def watch(self) -> None:
-        """Between reports: what people must not wait a second for."""
-        if self.room.state is RoomState.LIVE and self._recording_word() != self._told:
-            self._tell_recording()
-
-    def _tell_recording(self) -> None:
-        """Tell everyone in the room how the recording is, and the county desk if it is not well."""
-        if self.room.state is not RoomState.LIVE or self.room.is_waited_for:
-            self._told = None
-            self._show_recording(None)
-            return
-        status = self._recording_status()
-        self._told = (status.state, status.trouble)
-        self._broadcast(status)
-        self._show_recording(status)
-
-    def _show_recording(self, status: RecordingStatus | None) -> None:
-        if status is None or not (status.trouble or status.unheard):
-            if self._alarm_since is not None:
-                self._tools.presence.show_recording(self.room_id, None)
-            self._alarm_since, self._missed = None, frozenset()
-            return
-        now = self._tools.clock.now()
-        self._alarm_since = self._alarm_since or now
-        self._tools.presence.show_recording(
-            self.room_id,
-            RecordingAlarm(
-                since=self._alarm_since,
-                trouble=status.trouble,
-                unheard=tuple(
-                    UnheardSince(
-                        role=self.room.seats[ParticipantId(each.participant_id)].role.value,
-                        track=each.track.value,
-                        since=now - timedelta(milliseconds=each.for_ms),
-                    )
-                    for each in status.unheard
-                ),
-            ),
-        )
-        missed = frozenset((ParticipantId(one.participant_id), one.track) for one in status.unheard)
-        for participant_id, track in sorted(missed - self._missed):
-            self._log.warning(
-                "track_not_recorded", session_id=self._session_id,
-                participant_id=participant_id, track=track,
-            )  # fmt: skip
-        self._missed = missed
-
-    def _show_away(self) -> None:
-        away_ms = self.room.party_away_ms(self.now_ms())
-        if away_ms is not None and away_ms >= AWAY_AFTER_MS:
-            since = self._tools.clock.now() - timedelta(milliseconds=away_ms)
-            self._tools.presence.show_away(self.room_id, since)
-            if not self._is_away_shown:
-                self._log.warning("party_away", session_id=self._session_id)
-            self._is_away_shown = True
-        elif self._is_away_shown:
-            self._tools.presence.show_away(self.room_id, None)
-            self._is_away_shown = False
-
-    def _recording_status(self) -> RecordingStatus:
-        now_ms = self.now_ms()
-        elapsed_ms = self.room.elapsed_ms(now_ms)
-        state, trouble = self._recording_word()
-        if self._recorder is None:
-            return RecordingStatus(state=state, tracks=(), elapsed_ms=elapsed_ms, trouble=trouble)
-        status = self._recorder.status()
-        tracks = tuple(
-            TrackWritten(
-                participant_id=track.participant_id,
-                track=Track(track.name.value),
-                bytes_written=track.bytes_written,
-                last_write_age_ms=track.last_write_age_ms,
-            )
-            for track in status.tracks
-        )
-        ages_ms = {
-            (ParticipantId(each.participant_id), each.track): each.last_write_age_ms
-            for each in tracks
-        }
-        # While nothing can be written everybody is missing from the recording, and nobody is to
-        # blame but the disk.
-        missed = () if trouble else self.room.unheard(ages_ms, now_ms)
-        return RecordingStatus(
-            state=state, tracks=tracks, elapsed_ms=elapsed_ms, trouble=trouble,
-            lost_packets=status.lost_packets,
-            unheard=tuple(
-                UnheardTrack(participant_id=one.participant_id, track=one.track, for_ms=one.for_ms)
-                for one in missed
-            ),
-        )  # fmt: skip
-
-    def _recording_word(self) -> tuple[RecordingState, RecordingTrouble | None]:
-        """The state in one word, and why it is trouble."""
-        if self._recorder is None:
-            if self._is_recorder_opening:
-                return RecordingState.PREPARING, None
-            return RecordingState.TROUBLE, RecordingTrouble.NOT_BEGUN
-        status = self._recorder.status()
-        match status.state:
-            case WrittenState.PREPARING:
-                return RecordingState.PREPARING, None
-            case WrittenState.RECORDING:
-                return RecordingState.RECORDING, None
-            case WrittenState.TROUBLE:
-                return RecordingState.TROUBLE, _trouble_of(status.disk.error or "")
-            case _:
-                assert_never(status.state)
-
-    def _line_qualities(self) -> Quality:
-        lines: list[LineQuality] = []
-        for stats in self._media.stats():
-            seat = self.room.seats.get(stats.participant_id)
-            if seat is None or seat.has_left or seat.media is Media.NONE:
-                continue  # nothing is known of a line that was never there
-            is_up = seat.media is Media.CONNECTED
-            word = _WORDS[self._qualities.get(stats.participant_id, LineWord.GOOD)]
-            lines.append(
-                LineQuality.model_validate(
-                    {
-                        "participant_id": stats.participant_id,
-                        "rtt_ms": stats.round_trip_ms,
-                        "loss_percent": round(100 * max(stats.loss_in, stats.loss_out), 1),
-                        "quality": word if is_up else "lost",
-                        "freezes": stats.freezes,
-                        "frozen_ms": stats.frozen_ms,
-                        "is_picture_held": stats.is_picture_held,
-                    }
-                )
-            )
-        return Quality(lines=tuple(lines))
 
     # ── leaving the room to others ───────────────────────────────────────────────────────────────
 
@@ -740,13 +578,7 @@ class RoomHost:
             outbox.close(CloseCode.RESTART)
         self._sockets.clear()
         await self._stop_media()
-        recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            try:
-                async with asyncio.timeout(DRAIN_WITHIN_S):
-                    await recorder.close()
-            except Exception:  # what reached the kernel is kept; the rest was lost to the disk
-                self._log.exception("recording_not_closed", session_id=self._session_id)
+        await self._recording.close(DRAIN_WITHIN_S)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=MEDIA_ENDS_WITHIN_S)
         for task in self._tasks:
@@ -764,13 +596,6 @@ class RoomHost:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("room_task_failed", task=task.get_name(), exc_info=error)
-
-
-def _trouble_of(error: str) -> RecordingTrouble:
-    """What a recorder's words about its disk mean to people."""
-    if any(os.strerror(number) in error for number in (errno.ENOSPC, errno.EDQUOT)):
-        return RecordingTrouble.DISK_FULL
-    return RecordingTrouble.DISK_SILENT if "answer" in error else RecordingTrouble.DISK_FAILED
 
 
 def _names(tracks: tuple[Track, ...]) -> tuple[TrackName, ...]:

@@ -298,9 +298,9 @@ class Hub:
     async def _report_forever(self) -> None:
         for second in itertools.count(1):
             await asyncio.sleep(0.5)
-            self._each_host(RoomHost.watch)
+            self._each_host(lambda host: host.status.watch())
             await asyncio.sleep(0.5)
-            self._each_host(partial(RoomHost.report, second=second))
+            self._each_host(partial(_report, second=second))
             if second % LET_GO_EVERY_S == 0:
                 await self._let_devices_go()
             if second % RENEW_EVERY_S == 0:
@@ -349,12 +349,13 @@ class Hub:
         log.info("room_closed", room_id=host.room_id)
 
     def _open_recorder(
-        self, directory: Path, *, session_id: SessionId, started_at: datetime
+        self, directory: Path, *, session_id: SessionId, started_at: datetime, t0_mono_ns: int
     ) -> LiveRecorder:
         return Recorder.open(
             directory,
             session_id=session_id,
             started_at=started_at,
+            t0_mono_ns=t0_mono_ns,
             clock=self.services.clock,
             reserve_bytes=self.services.settings.min_free_disk_mib * 1024 * 1024,
         )
@@ -382,6 +383,10 @@ def _member(host: RoomHost, grant: Grant, outbox: Outbox) -> Member:
 
 def _elapsed_ms(since: datetime, now: datetime) -> int:
     return max(0, round((now - since).total_seconds() * 1000))
+
+
+def _report(host: RoomHost, *, second: int) -> None:
+    host.status.report(second)
 
 
 def _nobody() -> None:

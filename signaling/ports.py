@@ -64,12 +64,14 @@ class MediaPeer(Protocol):
     def set_muted(self, name: TrackName, muted: bool) -> None: ...
     def new_leg(self) -> None: ...
 
+    def record_from_now(self) -> None:
+        """The live room has been given its recorder only now."""
+        ...
+
 
 class LiveRecorder(taps.Recorder, Protocol):
     """A recording while it grows. Whoever opened it closes it."""
 
-    @property
-    def t0_mono_ns(self) -> int: ...
     def status(self) -> RecordingStatus: ...
 
     async def close(self) -> None:
@@ -78,6 +80,9 @@ class LiveRecorder(taps.Recorder, Protocol):
 
 
 class MediaRoom(Protocol):
+    recorder: taps.Recorder | None
+    """What new legs are recorded with while the room is live."""
+
     def add_peer(
         self,
         participant_id: ParticipantId,
@@ -98,8 +103,11 @@ class MediaNode(Protocol):
 
 
 class OpenRecorder(Protocol):
-    """Begins a recording, or goes on with one that stands in `directory`. Blocks on the disk."""
+    """Begins a recording, or goes on with one that stands in `directory`. Blocks on the disk.
+
+    `started_at` and `t0_mono_ns`: the session's time 0, on the wall and the monotonic clock.
+    """
 
     def __call__(
-        self, directory: Path, *, session_id: SessionId, started_at: datetime
+        self, directory: Path, *, session_id: SessionId, started_at: datetime, t0_mono_ns: int
     ) -> LiveRecorder: ...

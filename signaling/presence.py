@@ -5,6 +5,7 @@ Keys, all with a time to live and none of them the truth:
     room:{room}:roles          set of roles present; scheduling asks whether the official is there
     room:{room}:away           since when the petitioner's side is away; the county desk is shown it
     room:{room}:recording      what is wrong with the recording (JSON); the county desk is shown it
+    room:{room}:excess         whose line was closed for sending too much (JSON); as above
     room:{room}:owner          "{node}/{epoch}": the lease of the process that holds the room
     room:{room}:epoch          counts the leases
     room:{room}:to:{person}    stream of the sequenced messages for one participant
@@ -63,6 +64,13 @@ class RecordingAlarm(BaseModel):
     unheard: tuple[UnheardSince, ...]
 
 
+class TooMuchSent(BaseModel):
+    """Somebody's line was closed then, because it sent far more than any camera does."""
+
+    role: str
+    since: datetime
+
+
 class RoomElsewhere(Conflict):
     """Another process holds this room."""
 
@@ -90,18 +98,15 @@ class _Roles:
 
 
 @dataclass(frozen=True, slots=True)
-class _Away:
+class _Alarm:
+    """What the county desk is shown of a room under this word; None takes it away."""
+
     room_id: RoomId
-    since: datetime | None
+    word: str
+    value: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Recording:
-    room_id: RoomId
-    alarm: RecordingAlarm | None
-
-
-_Job = _Kept | _Roles | _Away | _Recording
+_Job = _Kept | _Roles | _Alarm
 
 
 class Presence:
@@ -127,11 +132,15 @@ class Presence:
 
     def show_away(self, room_id: RoomId, since: datetime | None) -> None:
         """Say since when the party is away; repeat within `ROLES_TTL`. None: it is back."""
-        self._put(_Away(room_id, since))
+        self._put(_Alarm(room_id, "away", None if since is None else since.isoformat()))
 
     def show_recording(self, room_id: RoomId, alarm: RecordingAlarm | None) -> None:
         """Say what is wrong with the recording; repeat within `ROLES_TTL`. None: nothing is."""
-        self._put(_Recording(room_id, alarm))
+        self._put(_Alarm(room_id, "recording", None if alarm is None else alarm.model_dump_json()))
+
+    def show_excess(self, room_id: RoomId, alarm: TooMuchSent | None) -> None:
+        """Say whose line was closed; repeat within `ROLES_TTL`. None: it is long ago."""
+        self._put(_Alarm(room_id, "excess", None if alarm is None else alarm.model_dump_json()))
 
     def _put(self, job: _Job) -> None:
         self._queue.append(job)
@@ -175,18 +184,11 @@ class Presence:
                         if job.roles:
                             pipe.sadd(name, *sorted(job.roles))
                             pipe.expire(name, ROLES_TTL)
-                    case _Away(room_id, since):
-                        name = f"room:{room_id}:away"
-                        if since is None:
-                            pipe.delete(name)
+                    case _Alarm(room_id, word, value):
+                        if value is None:
+                            pipe.delete(f"room:{room_id}:{word}")
                         else:
-                            pipe.set(name, since.isoformat(), ex=ROLES_TTL)
-                    case _Recording(room_id, alarm):
-                        name = f"room:{room_id}:recording"
-                        if alarm is None:
-                            pipe.delete(name)
-                        else:
-                            pipe.set(name, alarm.model_dump_json(), ex=ROLES_TTL)
+                            pipe.set(f"room:{room_id}:{word}", value, ex=ROLES_TTL)
             await pipe.execute(raise_on_error=False)
 
     # ── asked while someone comes in ─────────────────────────────────────────────────────────────
@@ -265,7 +267,7 @@ class Presence:
                 await self._store.delete(key)
             streams = [_stream(lease.room_id, each) for each in participants]
             room = f"room:{lease.room_id}"
-            shown = (f"{room}:roles", f"{room}:away", f"{room}:recording")
+            shown = (f"{room}:{what}" for what in ("roles", "away", "recording", "excess"))
             await self._store.delete(*shown, *streams)
 
 

@@ -88,7 +88,8 @@ class RecordingTrouble(StrEnum):
     DISK_FULL = "disk_full"
     DISK_FAILED = "disk_failed"
     DISK_SILENT = "disk_silent"  # it does not answer
-    NOT_BEGUN = "not_begun"  # recording could not begin; nothing of this talk is kept
+    NOT_BEGUN = "not_begun"  # recording could not begin yet; so far nothing of this talk is kept
+    NOT_RESUMED = "not_resumed"  # after a restart it cannot go on yet; what was before is kept
 
 
 class EndReason(StrEnum):
@@ -378,6 +379,8 @@ class RecordingStatus(Message):
     trouble: RecordingTrouble | None = None
     # Packets that had arrived and could not be kept, over the whole talk.
     lost_packets: int = 0
+    # How much of the talk was over when recording began, or went on after a restart, only then.
+    late_ms: int = 0
     unheard: tuple[UnheardTrack, ...] = ()
 
 

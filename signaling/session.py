@@ -117,6 +117,31 @@ async def note_departure(
     )
 
 
+async def begin_recording(
+    tx: AsyncSession, session_id: SessionId, recording_id: RecordingId, *, epoch: int
+) -> bool:
+    """The recording of a live Session that could not begin with it; False if the Session is over,
+    or another's by now. Its time 0 is the Session's. Saying it twice changes nothing."""
+    began = await tx.execute(
+        update(Session)
+        .where(Session.id == session_id, Session.state == SessionState.LIVE, Session.epoch == epoch)
+        .values(recording_id=recording_id)
+        .returning(Session.started_at)
+    )
+    started_at = began.scalar_one_or_none()
+    if started_at is None:
+        return False
+    if await tx.get(Recording, recording_id) is None:
+        tx.add(
+            Recording(
+                id=recording_id, session_id=session_id, state=RecordingState.CAPTURING,
+                started_at=started_at,
+            )
+        )  # fmt: skip
+        await tx.flush()
+    return True
+
+
 async def end_session(
     tx: AsyncSession,
     session_id: SessionId,

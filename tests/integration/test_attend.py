@@ -417,7 +417,7 @@ async def test_the_desk_sees_whose_recording_is_in_trouble(house, kiosk, desk):
     house.wait_until(NINE)
     await ready(house, kiosk, made["number"])
     calm = (await desk.get("/api/desk/alarms")).json()
-    assert calm == {"away": [], "recording": [], "is_anyone_talking": False}
+    assert calm == {"away": [], "recording": [], "excess": [], "is_anyone_talking": False}
     since = house.clock.now().isoformat()
     unheard = {"role": "petitioner", "track": "camera", "since": since}
     said = json.dumps({"since": since, "trouble": "disk_full", "unheard": [unheard]})
@@ -426,6 +426,10 @@ async def test_the_desk_sees_whose_recording_is_in_trouble(house, kiosk, desk):
     assert (alarm["talk"]["number"], alarm["trouble"]) == (made["number"], "disk_full")
     assert alarm["talk"]["names"] == [one["name"] for one in made["party"]]
     assert [(one["role"], one["track"]) for one in alarm["unheard"]] == [("petitioner", "camera")]
+    said = json.dumps({"role": "device", "since": since})
+    await house.store.set(f"room:{made['id']}:excess", said)
+    [alarm] = (await desk.get("/api/desk/alarms")).json()["excess"]
+    assert (alarm["talk"]["number"], alarm["role"]) == (made["number"], "device")
 
 
 async def test_cancelled_at_the_desk_the_visit_is_over_at_the_kiosk(house, kiosk, desk):

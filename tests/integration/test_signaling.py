@@ -463,10 +463,12 @@ async def test_a_full_disk_is_told_to_both_parties_and_the_desk_until_there_is_r
 ) -> None:
     disk = FullDisk()
 
-    def open_recorder(directory: Path, *, session_id: SessionId, started_at: datetime) -> Recorder:
+    def open_recorder(
+        directory: Path, *, session_id: SessionId, started_at: datetime, t0_mono_ns: int
+    ) -> Recorder:
         return Recorder.open(
-            directory, session_id=session_id, started_at=started_at, clock=SystemClock(), disk=disk,
-            reserve_bytes=0,
+            directory, session_id=session_id, started_at=started_at, t0_mono_ns=t0_mono_ns,
+            clock=SystemClock(), disk=disk, reserve_bytes=0,
         )  # fmt: skip
 
     async with running_house(tmp_path, database_address, open_recorder=open_recorder) as house:

@@ -119,9 +119,9 @@ async def bench(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[Benc
     recorders: list[FakeRecorder] = []
 
     def open_recorder(
-        directory: Path, *, session_id: SessionId, started_at: datetime
+        directory: Path, *, session_id: SessionId, started_at: datetime, t0_mono_ns: int
     ) -> FakeRecorder:
-        recorders.append(FakeRecorder(directory, session_id, started_at, clock.monotonic_ns()))
+        recorders.append(FakeRecorder(directory, session_id, started_at, t0_mono_ns))
         return recorders[-1]
 
     forgotten: list[RoomHost] = []
@@ -269,7 +269,7 @@ async def test_an_appointment_is_not_called_twice(bench: Bench) -> None:
 
 async def test_the_state_of_the_recording_comes_from_what_the_recorder_says(bench: Bench) -> None:
     await bench.live()
-    bench.host.report(1)
+    bench.host.status.report(1)
     (status,) = waiting(bench.boxes[KIOSK], RecordingStatus)
     assert isinstance(status, RecordingStatus) and status.state is RecordingState.PREPARING
 
@@ -286,14 +286,14 @@ async def test_trouble_is_told_at_once_and_its_end_too(bench: Bench) -> None:
     try:
         recorder, box = bench.recorders[0], bench.boxes[KIOSK]
         recorder.state = WrittenState.RECORDING
-        bench.host.report(1)
-        bench.host.watch()
+        bench.host.status.report(1)
+        bench.host.status.watch()
         assert len(waiting(box, RecordingStatus)) == 1  # nothing has changed since the report
         assert await shown_to_the_desk(bench) is None
         recorder.state = WrittenState.TROUBLE
         recorder.disk_error = f"write: {os.strerror(errno.ENOSPC)}"
         bench.clock.advance(timedelta(seconds=1))
-        bench.host.watch()
+        bench.host.status.watch()
         told = waiting(box, RecordingStatus)[-1]
         assert isinstance(told, RecordingStatus)
         assert (told.state, told.trouble) == (RecordingState.TROUBLE, RecordingTrouble.DISK_FULL)
@@ -302,7 +302,7 @@ async def test_trouble_is_told_at_once_and_its_end_too(bench: Bench) -> None:
         assert (alarm.trouble, alarm.since) == ("disk_full", bench.clock.now())
         recorder.state = WrittenState.RECORDING
         recorder.disk_error = None
-        bench.host.watch()
+        bench.host.status.watch()
         told = waiting(box, RecordingStatus)[-1]
         assert isinstance(told, RecordingStatus) and told.state is RecordingState.RECORDING
         assert await shown_to_the_desk(bench) is None
@@ -325,10 +325,10 @@ async def test_who_is_there_and_not_recorded_is_told_to_the_room_and_the_desk(
             if (who, name) != (KIOSK, TrackName.CAMERA)
         )
         bench.clock.advance(timedelta(seconds=19))
-        bench.host.report(1)
+        bench.host.status.report(1)
         assert await shown_to_the_desk(bench) is None
         bench.clock.advance(timedelta(seconds=1))
-        bench.host.report(2)
+        bench.host.status.report(2)
         told = waiting(bench.boxes[CHAIR], RecordingStatus)[-1]
         assert isinstance(told, RecordingStatus)
         assert told.state is RecordingState.RECORDING
@@ -341,7 +341,7 @@ async def test_who_is_there_and_not_recorded_is_told_to_the_room_and_the_desk(
         assert alarm.unheard[0].since == START
         # While the disk takes nothing everybody is missing, and only the disk is to blame.
         recorder.state = WrittenState.TROUBLE
-        bench.host.report(3)
+        bench.host.status.report(3)
         told = waiting(bench.boxes[CHAIR], RecordingStatus)[-1]
         assert isinstance(told, RecordingStatus) and told.unheard == ()
     finally:
@@ -350,7 +350,7 @@ async def test_who_is_there_and_not_recorded_is_told_to_the_room_and_the_desk(
 
 async def test_nothing_is_said_about_a_recording_before_live(bench: Bench) -> None:
     await bench.ready()
-    bench.host.report(1)
+    bench.host.status.report(1)
     assert not waiting(bench.boxes[KIOSK], RecordingStatus)
 
 

@@ -470,6 +470,7 @@ describe('during the talk', () => {
       elapsed_ms: 2000,
       trouble: null,
       lost_packets: 0,
+      late_ms: 0,
       unheard: [],
     });
     expect(recordingShown(call.state, performance.now())).toBe('recording');

@@ -1938,6 +1938,8 @@ export interface components {
         DeskAlarms: {
             /** Away */
             away: components["schemas"]["PartyAway"][];
+            /** Excess */
+            excess: components["schemas"]["TooMuchSent"][];
             /** Is Anyone Talking */
             is_anyone_talking: boolean;
             /** Recording */
@@ -2708,7 +2710,8 @@ export interface components {
          * RecordingAlarm
          * @description A talk whose recording needs somebody now.
          *
-         *     `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun), or None.
+         *     `trouble`: why nothing can be written (disk_full, disk_failed, disk_silent, not_begun,
+         *     not_resumed), or None.
          */
         RecordingAlarm: {
             /**
@@ -2933,6 +2936,20 @@ export interface components {
             number: string;
         };
         /**
+         * TooMuchSent
+         * @description Somebody's line was closed then, because it sent far more than any camera does.
+         */
+        TooMuchSent: {
+            /** Role */
+            role: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            talk: components["schemas"]["TalkView"];
+        };
+        /**
          * UnheardTrack
          * @description Nothing of this track has been recorded since then, though its sender is in the talk.
          */
@@ -3082,6 +3099,7 @@ export type SlotView = components['schemas']['SlotView'];
 export type SpeechView = components['schemas']['SpeechView'];
 export type State = components['schemas']['State'];
 export type TalkView = components['schemas']['TalkView'];
+export type TooMuchSent = components['schemas']['TooMuchSent'];
 export type UnheardTrack = components['schemas']['UnheardTrack'];
 export type ValidationError = components['schemas']['ValidationError'];
 export type WaitingView = components['schemas']['WaitingView'];

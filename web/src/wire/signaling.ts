@@ -221,7 +221,8 @@ export interface TrackWritten {
   last_write_age_ms: number | null;
 }
 
-export type RecordingTrouble = 'disk_full' | 'disk_failed' | 'disk_silent' | 'not_begun';
+export type RecordingTrouble =
+  'disk_full' | 'disk_failed' | 'disk_silent' | 'not_begun' | 'not_resumed';
 
 /** Its sender is there and has not muted it, and yet nothing of it is being recorded. */
 export interface UnheardTrack {
@@ -241,6 +242,7 @@ export interface RecordingStatus {
   elapsed_ms: number;
   trouble: RecordingTrouble | null;
   lost_packets: number;
+  late_ms: number;
   unheard: UnheardTrack[];
 }
 

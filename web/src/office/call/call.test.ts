@@ -16,6 +16,7 @@ const status = (...ages: (number | null)[]): RecordingStatus => ({
   })),
   trouble: null,
   lost_packets: 0,
+  late_ms: 0,
   unheard: [],
 });
 const unheard = { participant_id: 'p1', track: 'microphone', for_ms: 21_000 } as const;
