@@ -38,8 +38,9 @@ STALLED_AFTER_NS: Final = 1_500_000_000
 TROUBLE_SHOWN_NS: Final = 2_000_000_000
 """A trouble is told at least for so long: who asks once a second must hear of each."""
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
-"""Per participant and leg: about a minute of a VGA call. When full, new packets are dropped and
-counted; a GAP record names the time and the number as soon as there is room again."""
+"""Per participant, over all legs that still wait: about a minute of a VGA call. When full, new
+packets are dropped and counted; a GAP record names the time and the number as soon as there is room
+again."""
 QUIET_AFTER_NS: Final = 60_000_000_000
 """A leg that has said nothing for so long gives back what it booked: most never speak again."""
 LAST_SEGMENT: Final = 9999  # its number has four digits
@@ -96,9 +97,13 @@ class PartyTap:
     `track_index` is what `open_track` returned. Times are CLOCK_MONOTONIC nanoseconds.
     """
 
-    def __init__(self, recorder: Owner, header: JournalHeader) -> None:
+    def __init__(
+        self, recorder: Owner, header: JournalHeader, earlier: "tuple[PartyTap, ...]" = ()
+    ) -> None:
+        """`earlier`: the participant's legs that are still being written; they share the buffer."""
         self._recorder = recorder
         self._header = header
+        self._earlier = earlier
         self._seed = header.crc_seed
         # Packets, and encoded records of other kinds, on their way to the writer. `list.append` and
         # slicing are atomic under the interpreter lock, so the loop takes no lock of ours.
@@ -115,9 +120,9 @@ class PartyTap:
         # The disk's side, with `_disk_lock` held.
         self._disk_lock = threading.Lock()
         self._sync_ended = threading.Condition(self._disk_lock)
+        # Everything is on the disk and the file closed, or given up. The directory may be another's
+        # by now: a pass of the writer that comes late must not write.
         self.is_over = False
-        """Everything is on the disk and the file closed, or given up. The directory may be
-        another's by now: a pass of the writer that comes late must not write."""
         self._segment: Segment | None = None
         self._next_segment = 0  # not yet asked
         self._carried: deque[Chunk] = deque()  # records the disk has not surely got
@@ -187,12 +192,19 @@ class PartyTap:
         if self._has_room(len(record), at_ns, packets=0):
             self._pending.append(record)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What is held in memory because the disk has not taken it."""
+        return self._accepted_bytes - self._taken_bytes + self._carried_bytes
+
     def _has_room(self, size_bytes: int, at_ns: int, packets: int = 1) -> bool:
         """Whether one more record may wait; if so, it is counted as waiting."""
         if self._closed:
             return False  # the session is over; what still trickles in belongs to nobody
-        waiting = self._accepted_bytes - self._taken_bytes + self._carried_bytes
-        if waiting + size_bytes > MAX_BUFFERED_BYTES:
+        waiting_bytes = self.waiting_bytes
+        if self._earlier:
+            waiting_bytes += sum(leg.waiting_bytes for leg in self._earlier)
+        if waiting_bytes + size_bytes > MAX_BUFFERED_BYTES:
             self._lose(at_ns, packets)
             return False
         if self._is_losing:
@@ -226,6 +238,8 @@ class PartyTap:
         with self._disk_lock:
             if self._is_mended and now_ns - self._failed_at_ns >= TROUBLE_SHOWN_NS:
                 self.trouble = None
+            if self._earlier:
+                self._earlier = tuple(leg for leg in self._earlier if not leg.is_over)
             if self.is_over or (self._segment is not None and self._segment.is_sealed):
                 return
             # Asked first: what the loop had left here before it ended the leg is written with it.

@@ -241,8 +241,9 @@ class Recorder:
             boot_id=self._timeline.boot_id,
         )
         _ = header.file_name  # an id that fits no file name is refused here, not in the writer
-        tap = PartyTap(self, header)
         with self._legs_lock:
+            same = (tap for tap in self._legs.open if tap.participant_id == participant_id)
+            tap = PartyTap(self, header, tuple(tap for tap in same if not tap.is_over))
             self._legs = self._legs.and_one(tap)
         return tap
 

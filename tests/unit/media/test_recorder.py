@@ -462,6 +462,27 @@ def test_a_line_that_breaks_often_leaves_its_packets_and_nothing_else(desk: Desk
     assert manifest.verify(desk.directory).is_intact
 
 
+def test_a_line_that_breaks_often_over_a_full_disk_fills_one_buffer_and_not_one_a_leg(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 4000)
+    desk.disk.write_error = errno.ENOSPC
+    for leg in range(2, 12):
+        desk.send(50)
+        desk.tick()
+        desk.tap.end()
+        desk.tap = desk.recorder.party(WHO, leg, "kiosk", "petitioner")
+        desk.track = desk.tap.open_track(77 + leg, TrackName.MICROPHONE, OPUS)
+    lost = desk.recorder.status().lost_packets
+    desk.disk.write_error = None
+    for _ in range(4):
+        desk.tick(1100)
+    desk.send(1)
+    desk.recorder.seal_now()
+    assert sum(map(len, desk.kept())) < 4000
+    assert len(desk.kept()) == len(desk.sent) - lost
+
+
 def test_what_a_leg_said_last_is_in_its_journal_and_what_comes_after_its_end_is_not(
     desk: Desk,
 ) -> None:
