@@ -1,11 +1,13 @@
 """The process's one writer thread, and the few that wait for disks.
 
-Every 60 ms the writer gives what has arrived to the kernel, for all recordings in turn, so a killed
-process loses less than 100 ms. What a disk may take long for, syncing, is done beside it, so that a
-power cut costs less than a second and one tired disk delays nobody's writing.
+Every 60 ms the writer gives what has arrived to the kernel, so a killed process loses less than 100
+ms. Recordings take turns within these 60 ms: a pass over a hundred files at once would hold up
+every call for as long as it takes. What a disk may take long for, syncing, is done beside it, so
+that a power cut costs less than a second and one tired disk delays nobody's writing.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,17 +16,21 @@ from typing import Final, Protocol
 import structlog
 
 from media.party_tap import DueSync
+from media.rota import Rota
 
 log = structlog.get_logger(__name__)
 
 WRITE_EVERY_S: Final = 0.06
 """With the pass itself and a late wake-up this stays under the promised 100 ms. A file's share of a
 pass costs the same whatever it carries, so shorter passes cost more."""
+TURNS: Final = 12
+TURN_S: Final = WRITE_EVERY_S / TURNS
 
 
 class Written(Protocol):
     """A recording as the writer sees it; `media.recorder.Recorder` is one."""
 
+    def __hash__(self) -> int: ...
     @property
     def directory(self) -> Path: ...
     def monotonic_ns(self) -> int: ...
@@ -37,7 +43,8 @@ class Writer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recorders: list[Written] = []
+        self._rota: Rota[Written] = Rota(TURNS)
+        self._newcomers: list[Written] = []  # their first pass waits for no turn
         self._thread: threading.Thread | None = None
         # A sync may take seconds on a tired disk; four at a time keep the others' promise.
         self._syncing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal-sync")
@@ -49,23 +56,32 @@ class Writer:
                 thread = threading.Thread(target=self._run, name="journal", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._recorders.append(recorder)
+            self._rota.add(recorder)
+            self._newcomers.append(recorder)
 
     def remove(self, recorder: Written) -> None:
         """The recorder's files are the caller's from here on, except for a running sync."""
         with self._lock:
-            if recorder in self._recorders:
-                self._recorders.remove(recorder)
+            self._rota.remove(recorder)
+            if recorder in self._newcomers:
+                self._newcomers.remove(recorder)
 
     def _run(self) -> None:
         pause = threading.Event()
+        turn, due_s = 0, time.monotonic()
         while True:
-            pause.wait(WRITE_EVERY_S)
             with self._lock:
-                recorders = list(self._recorders)
-                if not recorders:
+                ahead = self._rota.wait(turn)
+            turn = (turn + ahead) % TURNS
+            due_s = max(due_s + ahead * TURN_S, time.monotonic())
+            pause.wait(due_s - time.monotonic())
+            with self._lock:
+                if not len(self._rota):
                     self._thread = None
                     return
+                now = self._rota.whose(turn)
+                recorders = now + [one for one in self._newcomers if one not in now]
+                self._newcomers = []
             for recorder in recorders:
                 try:
                     recorder.write_through()
