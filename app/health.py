@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from starlette.datastructures import State
 
 from app import scrubbing, storage
+from cases import keeping, keeping_clock, keeping_job
 from core import audit
 from core.edge import Services
 from core.events import Event
@@ -36,6 +37,10 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         by_state = {row[0]: row[1] for row in recordings}
         broken_at = await audit.verify(tx)
         ahead = await storage.look(tx, services.settings, services.clock.now())
+        halted = await keeping_job.halted(tx)
+    clock = await services.database.run(
+        lambda tx: keeping_clock.look(tx, keeping.look(services.clock))
+    )
     hub = getattr(state, "hub", None)
     return {
         "ready": await is_ready(services),
@@ -47,6 +52,8 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         "events_waiting": waiting,
         "recordings": by_state,
         "audit_chain_broken_at": broken_at,
+        "deletions_halted": halted,
+        "clock_off_s": None if clock is None else round(clock.off.total_seconds()),
         "scrub": _scrub(services),
     }
 

@@ -1,4 +1,4 @@
-"""What is written down about keeping recordings: class, legal holds, deletions and certificates.
+"""What is written down about keeping recordings: class, holds, deletions, certificates, clocks.
 
 Rows are only ever added or ended, never removed. The database states the two rules that matter
 most: one open deletion per recording, and never one person for both signatures.
@@ -97,6 +97,9 @@ class Deletion(Base):
     """How often its job began and could not see it through; names the next one."""
     trouble: Mapped[str | None] = mapped_column(Text)
     """What hindered the last attempt, for the administrator."""
+    halted_at: Mapped[datetime | None]
+    """The last attempt ended in a way that nobody foresaw; no other begins until a person says so.
+    """
     deleted_at: Mapped[datetime | None]
 
 
@@ -113,3 +116,20 @@ class DeletionCertificate(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     signature: Mapped[str] = mapped_column(Text)
     """As `manifest.sig` is: algorithm, public key, signature."""
+
+
+class ClockAnchor(Base):
+    """What the wall clock said when a boot of a machine was first seen, or a person confirmed it.
+
+    Both clocks at that moment, and the newest audit line of that time: what the wall is held
+    against for as long as this boot lasts (cases/keeping_clock.py).
+    """
+
+    __tablename__ = "clock_anchors"
+
+    boot_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    wall_at: Mapped[datetime]
+    mono_ns: Mapped[int] = mapped_column(BigInteger)
+    known_at: Mapped[datetime | None]
+    """The newest audit line's time; None: there was none, or a person has confirmed the clock."""
+    confirmed_by: Mapped[str | None] = mapped_column(ForeignKey("accounts.id"))

@@ -3,6 +3,9 @@
 from datetime import date, datetime
 from enum import StrEnum
 
+from pydantic import AwareDatetime
+
+from cases.keeping_clock import Against
 from cases.retention import MatterClass, State
 from core.schemas import OrgUnitView, RequestModel, ResponseModel, Words
 
@@ -52,6 +55,8 @@ class DeletionView(ResponseModel):
     ended_by: str | None
     ended_words: str | None
     decided_at: datetime | None
+    halted_at: datetime | None
+    """Its job broke off in a way that nobody foresaw; `trouble` says how. A person must look."""
     deleted_at: datetime | None
     trouble: str | None
 
@@ -89,7 +94,7 @@ class KeepingView(ResponseModel):
     """Deletions that were stopped, newest first."""
     certificate: CertificateView | None
     may: tuple[str, ...]
-    """What this person may do now: class, hold, lift, propose, confirm, cancel."""
+    """What this person may do now: class, hold, lift, propose, confirm, cancel, retry."""
 
 
 class KeepingLine(ResponseModel):
@@ -125,3 +130,17 @@ class Reason(RequestModel):
 class DeletionConfirm(RequestModel):
     deletion_id: str
     """The one that was read, so that nobody confirms another than they saw."""
+
+
+class WallClockView(ResponseModel):
+    """The server's clock, and what it contradicts; while it does, nobody signs by it."""
+
+    server_time: datetime
+    against: Against | None
+    off_s: int | None
+    """So far ahead of what it should say; behind if negative."""
+
+
+class ClockConfirm(RequestModel):
+    my_time: AwareDatetime
+    """What the computer of the person says who finds the server's clock right."""

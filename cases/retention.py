@@ -7,12 +7,14 @@ in one transaction, after asking all of it again.
 
     kept → due → proposed → cooling → deleting → deleted
       ↖______↙ a hold, or whoever stops it; from `deleting` on nothing comes back
+    cooling, deleting ⇄ halted: the job ended in a way that nobody foresaw, and a person must look
 
 The law gives three periods, for ever, 30 and 10 years (国家档案局令第8号, 2006), and no destruction
 without an appraisal and a signed list (《档案法实施条例》 art. 24). Which matter belongs to which
 period is each organ's own table, approved by its archive authority (art. 19); until that is
 configured the table here is an estimate and says so. A day late is an inconvenience, a day early
-cannot be undone: periods run from the end of the year in which the matter was closed.
+cannot be undone: periods run from the end of the year in which the matter was closed, or the talk
+ended if that is later. Which day it is, is itself in question: see cases/keeping_clock.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,6 +75,16 @@ class NoSuchHold(Conflict):
     code = "no_such_hold"
 
 
+class Halted(Conflict):
+    """Its job broke off; somebody must look at that first."""
+
+    code = "deletion_halted"
+
+
+class NotHalted(Conflict):
+    code = "deletion_not_halted"
+
+
 class MatterClass(StrEnum):
     """What a matter came to, as archives sort it. It says nothing about who brought it."""
 
@@ -119,15 +131,20 @@ def table(years: Iterable[tuple[str, int]], approval: str) -> Table:
     return {**ESTIMATED, **approved}
 
 
-def keep_until(rule: Rule, closed_on: date | None) -> date | None:
-    """The last day on which the recording must be there. None: for ever, or the matter is open."""
+def keep_until(rule: Rule, closed_on: date | None, ended_on: date) -> date | None:
+    """The last day on which the recording must be there. None: for ever, or the matter is open.
+
+    A period runs from the later of two days that are written down apart, the matter's closing and
+    the recording's end: a clock that was wrong at one of them shortens nothing.
+    """
     if rule.years is None or closed_on is None:
         return None
-    return date(closed_on.year + rule.years, 12, 31)
+    return date(max(closed_on, ended_on).year + rule.years, 12, 31)
 
 
-def closed_before(rule: Rule, today: date) -> date | None:
-    """Matters closed before this day are due today: `keep_until`, asked the other way round."""
+def over_before(rule: Rule, today: date) -> date | None:
+    """What was closed, and had ended, before this day is due today: `keep_until`, asked the other
+    way round."""
     return None if rule.years is None else date(today.year - rule.years, 1, 1)
 
 
@@ -137,6 +154,7 @@ class State(StrEnum):
     HOLD = "hold"
     PROPOSED = "proposed"
     COOLING = "cooling"
+    HALTED = "halted"
     DELETING = "deleting"
     DELETED = "deleted"
 
@@ -160,6 +178,8 @@ class Proposal:
     seen: Seen | None = None
     """When cooling was last counted."""
     is_decided: bool = False
+    is_halted: bool = False
+    """Its job ended in a way that nobody foresaw, and nobody has said yet to go on."""
 
     @property
     def is_cool(self) -> bool:
@@ -188,6 +208,8 @@ def state(keeping: Keeping, today: date) -> State:
     proposal = keeping.proposal
     if keeping.is_deleted:
         return State.DELETED
+    if proposal is not None and proposal.is_halted:
+        return State.HALTED
     if proposal is not None and proposal.is_decided:
         return State.DELETING
     if keeping.holds:
@@ -251,6 +273,19 @@ def cancel(keeping: Keeping) -> Keeping:
     return replace(keeping, proposal=None)
 
 
+def halt(keeping: Keeping) -> Keeping:
+    """Its job broke off: nothing more is done until a person says so."""
+    assert keeping.proposal is not None and not keeping.is_deleted
+    return replace(keeping, proposal=replace(keeping.proposal, is_halted=True))
+
+
+def go_on(keeping: Keeping) -> Keeping:
+    """Somebody has looked at what broke it off. Everything that was asked is asked again."""
+    if keeping.is_deleted or keeping.proposal is None or not keeping.proposal.is_halted:
+        raise NotHalted("This deletion is not halted any more. Reload the page.")
+    return replace(keeping, proposal=replace(keeping.proposal, is_halted=False))
+
+
 def observe(proposal: Proposal, now: Seen) -> Proposal:
     """Count the cooling since the last look.
 
@@ -281,6 +316,8 @@ def decide(keeping: Keeping, today: date) -> Keeping:
         raise NothingProposed("No confirmed deletion stands any more.")
     if proposal.confirmed_by == proposal.proposed_by:
         raise SamePerson("One person proposed and confirmed this deletion.")
+    if proposal.is_halted:
+        raise Halted("It was halted, and nobody has said yet to go on.")
     if not proposal.is_cool:
         raise StillCooling("The 72 hours are not over yet.")
     _may_go(keeping, today)

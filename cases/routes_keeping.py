@@ -6,7 +6,7 @@ app/keeping.py, which asks everything again, acts on it.
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -14,24 +14,23 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from cases import access, certificate, keeping, retention, views
+from cases import access, certificate, keeping, keeping_clock, keeping_lists, retention, views
 from cases.keeping import Kept
-from cases.keeping_model import Deletion, DeletionCertificate
+from cases.keeping_model import DeletionCertificate
 from cases.keeping_schemas import (
     CertificateView,
     ClassChange,
+    ClockConfirm,
     DeletionConfirm,
-    DeletionView,
-    KeepingLine,
     KeepingPage,
     KeepingView,
-    LegalHoldView,
     Reason,
-    RuleView,
     Shelf,
+    WallClockView,
 )
+from cases.keeping_views import certificate_view, line_view, rule_view, whole_view
 from cases.listing import BadCursor
-from cases.retention import COOLING, Rule, State, Table
+from cases.retention import Seen, Table
 from core.clock import local_date
 from core.edge import Context, allow
 from core.errors import Forbidden, NotFound
@@ -41,6 +40,8 @@ from core.policy import Verb
 router = APIRouter(prefix="/api", tags=["keeping"])
 
 PAGE_SIZE = 50
+Deed = Callable[[AsyncSession, Kept, Staff], Awaitable[None]]
+"""What one person does about one recording, which nobody else can act on meanwhile."""
 
 
 class NoCertificate(NotFound):
@@ -61,36 +62,27 @@ async def list_keeping(
     table, today = table_of(ctx), local_date(ctx.now)
     conditions = [access.visible(ctx.principal, Verb.SEE_KEEPING), *_on_shelf(shelf, ctx, table)]
     if cursor is not None:
-        conditions.append(keeping.after(*_after(cursor)))
+        conditions.append(keeping_lists.after(*_after(cursor)))
     async with ctx.database.reading() as tx:
-        found = await keeping.page(tx, conditions, table, limit=PAGE_SIZE + 1)
+        found = await keeping_lists.page(tx, conditions, table, limit=PAGE_SIZE + 1)
     items = found[:PAGE_SIZE]
     return KeepingPage(
-        items=tuple(
-            KeepingLine(
-                case_id=it.case.id, case_number=it.case.number, title=it.case.title,
-                county=it.case.county.view(), held_on=local_date(it.session.started_at),
-                closed_on=it.closed_on, state=retention.state(it.keeping, today),
-                matter_class=it.rule.matter_class, keep_until=it.keeping.keep_until,
-                is_estimated=it.rule.is_estimated,
-            )
-            for it in items
-        ),
+        items=tuple(line_view(it, today) for it in items),
         next_cursor=_cursor(items[-1]) if len(found) > PAGE_SIZE else None,
-        rules=tuple(_rule_view(rule) for rule in table.values()),
-    )  # fmt: skip
+        rules=tuple(rule_view(rule) for rule in table.values()),
+    )
 
 
 def _on_shelf(shelf: Shelf, ctx: Context, table: Table) -> tuple[ColumnElement[bool], ...]:
     match shelf:
         case Shelf.DUE:
-            return (keeping.shelf_due(table, local_date(ctx.now)),)
+            return (keeping_lists.shelf_due(table, local_date(ctx.now)),)
         case Shelf.ASKED:
-            return (keeping.SHELF_ASKED,)
+            return (keeping_lists.SHELF_ASKED,)
         case Shelf.HELD:
-            return (keeping.SHELF_HELD,)
+            return (keeping_lists.SHELF_HELD,)
         case Shelf.DELETED:
-            return (keeping.SHELF_DELETED,)
+            return (keeping_lists.SHELF_DELETED,)
         case Shelf.ALL:
             return ()
 
@@ -100,43 +92,48 @@ async def read_keeping(
     case_id: str, ctx: Annotated[Context, allow(Verb.SEE_KEEPING)]
 ) -> KeepingView:
     async with ctx.database.reading() as tx:
-        return await _view(tx, ctx, await _kept(tx, ctx, case_id, Verb.SEE_KEEPING))
+        return await whole_view(tx, ctx, await _kept(tx, ctx, case_id, Verb.SEE_KEEPING))
+
+
+async def _act(ctx: Context, case_id: str, verb: Verb, deed: Deed) -> KeepingView:
+    """One deed on the recording of a case, in one transaction, and how it stands then."""
+
+    async def work(tx: AsyncSession) -> KeepingView:
+        await deed(tx, await _kept(tx, ctx, case_id, verb, lock=True), _staff(ctx))
+        await tx.flush()
+        return await whole_view(tx, ctx, await keeping.kept(tx, case_id, table_of(ctx)))
+
+    return await ctx.database.run(work)
 
 
 @router.put("/cases/{case_id}/keeping/class")
 async def put_class(
     case_id: str, change: ClassChange, ctx: Annotated[Context, allow(Verb.CLASS_RECORDING)]
 ) -> KeepingView:
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.CLASS_RECORDING, lock=True)
-        await keeping.classify(tx, it, change.matter_class, change.words, _staff(ctx), now=ctx.now)
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.classify(tx, it, change.matter_class, change.words, by, now=ctx.now)
 
-    return await ctx.database.run(work)
+    return await _act(ctx, case_id, Verb.CLASS_RECORDING, deed)
 
 
 @router.post("/cases/{case_id}/legal-holds", status_code=201)
 async def post_hold(
     case_id: str, reason: Reason, ctx: Annotated[Context, allow(Verb.HOLD_RECORDING)]
 ) -> KeepingView:
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.HOLD_RECORDING, lock=True)
-        await keeping.place_hold(tx, it, reason.words, _staff(ctx), now=ctx.now)
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.place_hold(tx, it, reason.words, by, now=ctx.now)
 
-    return await ctx.database.run(work)
+    return await _act(ctx, case_id, Verb.HOLD_RECORDING, deed)
 
 
 @router.post("/cases/{case_id}/legal-holds/{hold_id}/lift")
 async def lift_hold(
     case_id: str, hold_id: str, reason: Reason, ctx: Annotated[Context, allow(Verb.LIFT_HOLD)]
 ) -> KeepingView:
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.LIFT_HOLD, lock=True)
-        await keeping.lift_hold(tx, it, hold_id, reason.words, _staff(ctx), now=ctx.now)
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.lift_hold(tx, it, hold_id, reason.words, by, now=ctx.now)
 
-    return await ctx.database.run(work)
+    return await _act(ctx, case_id, Verb.LIFT_HOLD, deed)
 
 
 @router.post("/cases/{case_id}/deletion", status_code=201)
@@ -145,12 +142,10 @@ async def propose_deletion(
 ) -> KeepingView:
     """The first signature, with the appraisal."""
 
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.PROPOSE_DELETION, lock=True)
-        await keeping.propose(tx, it, reason.words, _staff(ctx), now=ctx.now)
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.propose(tx, it, reason.words, by, seen=keeping.look(ctx.services.clock))
 
-    return await ctx.database.run(work)
+    return await _act(ctx, case_id, Verb.PROPOSE_DELETION, deed)
 
 
 @router.post("/cases/{case_id}/deletion/confirm")
@@ -159,15 +154,11 @@ async def confirm_deletion(
 ) -> KeepingView:
     """The second signature. 72 counted hours later the durable job asks everything again."""
 
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.CONFIRM_DELETION, lock=True)
-        await keeping.confirm(
-            tx, it, agreed.deletion_id, _staff(ctx), now=ctx.now,
-            seen=keeping.look(ctx.services.clock),
-        )  # fmt: skip
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        seen = keeping.look(ctx.services.clock)
+        await keeping.confirm(tx, it, agreed.deletion_id, by, seen=seen)
 
-    return await ctx.database.run(work)
+    return await _act(ctx, case_id, Verb.CONFIRM_DELETION, deed)
 
 
 @router.post("/cases/{case_id}/deletion/cancel")
@@ -176,12 +167,50 @@ async def cancel_deletion(
 ) -> KeepingView:
     """Stop it: anyone who may see it on this page, at any time before the decision."""
 
-    async def work(tx: AsyncSession) -> KeepingView:
-        it = await _kept(tx, ctx, case_id, Verb.CANCEL_DELETION, lock=True)
-        await keeping.cancel(tx, it, reason.words, _staff(ctx), now=ctx.now)
-        return await _after_act(tx, ctx, case_id)
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.cancel(tx, it, reason.words, by, now=ctx.now)
+
+    return await _act(ctx, case_id, Verb.CANCEL_DELETION, deed)
+
+
+@router.post("/cases/{case_id}/deletion/retry")
+async def retry_deletion(
+    case_id: str, ctx: Annotated[Context, allow(Verb.RETRY_DELETION)]
+) -> KeepingView:
+    """What broke it off has been looked at: within a minute its job begins once more."""
+
+    async def deed(tx: AsyncSession, it: Kept, by: Staff) -> None:
+        await keeping.go_on(tx, it, by, now=ctx.now)
+
+    return await _act(ctx, case_id, Verb.RETRY_DELETION, deed)
+
+
+@router.get("/keeping/clock")
+async def read_clock(ctx: Annotated[Context, allow(Verb.SEE_KEEPING)]) -> WallClockView:
+    """What the server's clock says, and what speaks against it if anything does."""
+    return await ctx.database.run(lambda tx: _clock_view(tx, keeping.look(ctx.services.clock)))
+
+
+@router.post("/keeping/clock/confirm")
+async def confirm_clock(
+    said: ClockConfirm, ctx: Annotated[Context, allow(Verb.CONFIRM_CLOCK)]
+) -> WallClockView:
+    """A person has looked, and their own computer says the same."""
+    seen = keeping.look(ctx.services.clock)
+
+    async def work(tx: AsyncSession) -> WallClockView:
+        await keeping_clock.confirm(tx, seen, said.my_time, _staff(ctx))
+        return await _clock_view(tx, seen)
 
     return await ctx.database.run(work)
+
+
+async def _clock_view(tx: AsyncSession, seen: Seen) -> WallClockView:
+    found = await keeping_clock.look(tx, seen)
+    return WallClockView(
+        server_time=seen.wall, against=found and found.against,
+        off_s=None if found is None else round(found.off.total_seconds()),
+    )  # fmt: skip
 
 
 @router.get("/cases/{case_id}/deletion/certificate")
@@ -189,7 +218,7 @@ async def read_certificate(
     case_id: str, ctx: Annotated[Context, allow(Verb.SEE_CASES)]
 ) -> CertificateView:
     """What became of the recording, for everyone who may see the case."""
-    return _certificate_view(case_id, await _certificate(ctx, case_id))
+    return certificate_view(case_id, await _certificate(ctx, case_id))
 
 
 @router.get("/cases/{case_id}/deletion/certificate.json")
@@ -219,15 +248,12 @@ def _paper(name: str, *, as_file: bool) -> dict[str, str]:
 
 
 async def _certificate(ctx: Context, case_id: str) -> DeletionCertificate:
-    async def work(tx: AsyncSession) -> DeletionCertificate:
+    async with ctx.database.reading() as tx:
         it = await _kept(tx, ctx, case_id, Verb.SEE_CASES)
         found = await keeping.certificate_of(tx, it.recording.id)
-        if found is None:
-            raise NoCertificate("This recording has not been deleted: there is no certificate.")
-        return found
-
-    async with ctx.database.reading() as tx:
-        return await work(tx)
+    if found is None:
+        raise NoCertificate("This recording has not been deleted: there is no certificate.")
+    return found
 
 
 async def _kept(
@@ -240,116 +266,10 @@ async def _kept(
     return await keeping.kept(tx, case_id, table_of(ctx), lock=lock)
 
 
-async def _after_act(tx: AsyncSession, ctx: Context, case_id: str) -> KeepingView:
-    await tx.flush()
-    return await _view(tx, ctx, await keeping.kept(tx, case_id, table_of(ctx)))
-
-
 def _staff(ctx: Context) -> Staff:
     if not isinstance(ctx.principal, Staff):
         raise Forbidden("Only staff keep recordings.")
     return ctx.principal
-
-
-# What is shown.
-
-
-async def _view(tx: AsyncSession, ctx: Context, it: Kept) -> KeepingView:
-    past = await keeping.past_deletions(tx, it.recording.id)
-    made = await keeping.certificate_of(tx, it.recording.id)
-    names = await keeping.names_of(tx, _people(it, past))
-    return KeepingView(
-        case_id=it.case.id, case_number=it.case.number, title=it.case.title,
-        county=it.case.county.view(), held_on=local_date(it.session.started_at),
-        closed_on=it.closed_on, recording_id=it.recording.id,
-        state=retention.state(it.keeping, local_date(ctx.now)), rule=_rule_view(it.rule),
-        keep_until=it.keeping.keep_until,
-        holds=tuple(
-            LegalHoldView(
-                id=hold.id, words=hold.words, placed_at=hold.placed_at,
-                placed_by=names.get(hold.placed_by, ""), lifted_at=hold.lifted_at,
-                lifted_by=names.get(hold.lifted_by or ""), lifted_words=hold.lifted_words,
-            )
-            for hold in it.holds
-        ),
-        deletion=_deletion_view(it.deletion, names, it, ctx.now) if it.deletion else None,
-        past=tuple(_deletion_view(row, names, None, ctx.now) for row in past),
-        certificate=_certificate_view(it.case.id, made) if made else None,
-        may=await _abilities(tx, ctx, it),
-    )  # fmt: skip
-
-
-def _people(it: Kept, past: Iterable[Deletion]) -> set[str | None]:
-    people: set[str | None] = set()
-    for hold in it.holds:
-        people |= {hold.placed_by, hold.lifted_by}
-    for row in (*past, *([it.deletion] if it.deletion else [])):
-        people |= {row.proposed_by, row.confirmed_by, _account(row.ended_by)}
-    return people
-
-
-def _account(actor: str | None) -> str | None:
-    return actor.removeprefix("account:") if actor else None
-
-
-def _rule_view(rule: Rule) -> RuleView:
-    return RuleView(
-        matter_class=rule.matter_class, years=rule.years, source=rule.source,
-        is_estimated=rule.is_estimated,
-    )  # fmt: skip
-
-
-def _deletion_view(
-    row: Deletion, names: dict[str, str], it: Kept | None, now: datetime
-) -> DeletionView:
-    ended_by = _account(row.ended_by)
-    return DeletionView(
-        id=row.id, words=row.words, proposed_at=row.proposed_at,
-        proposed_by=names.get(row.proposed_by, ""), confirmed_at=row.confirmed_at,
-        confirmed_by=names.get(row.confirmed_by or ""), cooled_s=row.cooled_ms // 1000,
-        cooling_s=int(COOLING.total_seconds()),
-        earliest_at=keeping.earliest_cool(it, now) if it else None,
-        ended_at=row.ended_at, ended_by=names.get(ended_by, ended_by) if ended_by else None,
-        ended_words=row.ended_words, decided_at=row.decided_at, deleted_at=row.deleted_at,
-        trouble=row.trouble,
-    )  # fmt: skip
-
-
-def _certificate_view(case_id: str, row: DeletionCertificate) -> CertificateView:
-    body = certificate.read(row.body)
-    address = f"/api/cases/{case_id}/deletion/certificate"
-    return CertificateView(
-        deleted_at=datetime.fromisoformat(body["deleted_at"]), files=len(body["files"]),
-        bytes=sum(file["bytes"] for file in body["files"]),
-        manifest_sha256=body["manifest_sha256"], sha256=row.sha256,
-        pdf_url=f"{address}.pdf", json_url=f"{address}.json",
-    )  # fmt: skip
-
-
-async def _abilities(tx: AsyncSession, ctx: Context, it: Kept) -> tuple[str, ...]:
-    """What this person may do, and the recording's state lets them."""
-    _, place = await access.session_place(tx, it.session.id)
-
-    def may(verb: Verb) -> bool:
-        return access.may(ctx.principal, verb, place, now=ctx.now)
-
-    state = retention.state(it.keeping, local_date(ctx.now))
-    if state in (State.DELETING, State.DELETED):
-        return ()
-    words = ["hold"] * may(Verb.HOLD_RECORDING)
-    words += ["lift"] * (bool(it.keeping.holds) and may(Verb.LIFT_HOLD))
-    if it.deletion is None:
-        words += ["class"] * may(Verb.CLASS_RECORDING)
-        is_open = state is State.DUE and it.keeping.is_settled
-        words += ["propose"] * (is_open and may(Verb.PROPOSE_DELETION))
-        return tuple(words)
-    is_other = isinstance(ctx.principal, Staff) and (
-        ctx.principal.account_id != it.deletion.proposed_by
-    )
-    is_next = state is State.PROPOSED and is_other
-    words += ["confirm"] * (is_next and may(Verb.CONFIRM_DELETION))
-    words += ["cancel"] * may(Verb.CANCEL_DELETION)
-    return tuple(words)
 
 
 def _cursor(it: Kept) -> str:

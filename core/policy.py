@@ -53,6 +53,8 @@ class Verb(StrEnum):
     PROPOSE_DELETION = "propose_deletion"
     CONFIRM_DELETION = "confirm_deletion"
     CANCEL_DELETION = "cancel_deletion"
+    RETRY_DELETION = "retry_deletion"
+    CONFIRM_CLOCK = "confirm_clock"
     BRING_GRANT = "bring_grant"  # the signed Grant in the request decides, not who asks
 
 
@@ -112,6 +114,8 @@ TABLE: dict[Verb, frozenset[Role | Who]] = {
     Verb.PROPOSE_DELETION: frozenset({AR}),
     Verb.CONFIRM_DELETION: frozenset({R}),
     Verb.CANCEL_DELETION: frozenset({AR, R, S}),
+    Verb.RETRY_DELETION: frozenset({AR, R}),
+    Verb.CONFIRM_CLOCK: frozenset({AR, R}),
     Verb.BRING_GRANT: frozenset({Who.ANYONE}),
 }
 

@@ -3,14 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from alembic import command
-from fastapi import FastAPI
+from dbos import DBOS
 from pypdf import PdfReader
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
@@ -18,9 +19,10 @@ from app.cli import cli
 from app.database import alembic_config
 from app.keeping import Keeper, erase_and_certify, table_of
 from app.main import create_app
-from cases import certificate, keeping, ledger
+from cases import certificate, keeping, keeping_job, ledger, retention
 from cases.keeping_model import Deletion
 from cases.model import CaseEvent
+from core import audit
 from core.clock import ManualClock
 from core.db import Database
 from core.identity import Account, RoleBinding, StaffSession
@@ -87,7 +89,7 @@ class Archive:
         for _ in range(hours * 6):
             self.house.clock.advance(timedelta(minutes=10))
             async with self.house.database.transaction() as tx:
-                await keeping.count_cooling(tx, keeping.look(self.house.clock))
+                await keeping_job.count_cooling(tx, keeping.look(self.house.clock))
 
     async def be_cool(self) -> None:
         """As if all of `cool` had been lived through."""
@@ -95,16 +97,19 @@ class Archive:
             await tx.execute(update(Deletion).values(cooled_ms=72 * 3_600_000))
 
     async def decide(self, deletion_id: str) -> str | None:
+        """As the attempt does whose turn it is."""
+        async with self.house.database.reading() as tx:
+            attempt = (await tx.get_one(Deletion, deletion_id)).attempts
         return await self.house.database.run(
-            lambda tx: keeping.decide(
-                tx, DeletionId(deletion_id), table_of(self.house.services),
-                now=self.house.clock.now(),
+            lambda tx: keeping_job.decide(
+                tx, DeletionId(deletion_id), attempt, table_of(self.house.services),
+                seen=keeping.look(self.house.clock),
             )
         )  # fmt: skip
 
     async def ripe(self) -> list[str]:
         async with self.house.database.reading() as tx:
-            return [deletion_id for deletion_id, _ in await keeping.ripe(tx)]
+            return [deletion_id for deletion_id, _ in await keeping_job.ripe(tx)]
 
     async def events(self, kind: str) -> list[CaseEvent]:
         async with self.house.database.reading() as tx:
@@ -133,6 +138,12 @@ async def make_archive(database: Database, var_dir: Path) -> Archive:
     source.write_bytes(b"moving")
     house.services.blobs.put_file(f"recordings/{recording_id}/party-p.webm", source)
     house.clock.advance(AFTER - house.clock.now())
+    # Its doors are open on that day too: somebody has signed in this morning.
+    async with database.transaction() as tx:
+        await audit.record(
+            tx, now=AFTER - timedelta(hours=1), actor="system", action="sign_in",
+            object_kind="account", object_id="archivist",
+        )  # fmt: skip
     return archive
 
 
@@ -349,7 +360,7 @@ async def test_files_being_made_put_the_decision_off(archive: Archive) -> None:
     assert await archive.decide(deletion_id) is None
     async with archive.house.database.transaction() as tx:
         await tx.execute(update(Recording).values(state="ready"))
-        assert [attempts for _, attempts in await keeping.ripe(tx)] == [1]
+        assert [attempts for _, attempts in await keeping_job.ripe(tx)] == [1]
     assert await archive.decide(deletion_id) == archive.recording_id
 
 
@@ -359,7 +370,7 @@ async def test_a_wall_clock_set_forward_by_a_week_shortens_nothing(archive: Arch
     monotonic = clock.monotonic_ns()
     clock.advance(timedelta(days=7))
     seen = keeping.look(ManualClock(clock.now(), monotonic + 60 * 10**9))
-    await archive.house.database.run(lambda tx: keeping.count_cooling(tx, seen))
+    await archive.house.database.run(lambda tx: keeping_job.count_cooling(tx, seen))
     deletion = (await archive.view())["deletion"]
     assert isinstance(deletion, dict)
     assert deletion["cooled_s"] == 60
@@ -368,7 +379,7 @@ async def test_a_wall_clock_set_forward_by_a_week_shortens_nothing(archive: Arch
 
 async def test_nothing_is_erased_that_was_not_decided(archive: Archive) -> None:
     deletion_id = await archive.sign_both()
-    with pytest.raises(keeping.NothingProposed):
+    with pytest.raises(retention.NothingProposed):
         await erase_and_certify(
             archive.house.services, DeletionId(deletion_id), archive.recording_id
         )
@@ -383,6 +394,7 @@ PERMITTED = {
     ("POST", "deletion"): {"archivist"},
     ("POST", "deletion/confirm"): {"reviewer"},
     ("POST", "deletion/cancel"): {"archivist", "reviewer", "scheduler"},
+    ("POST", "deletion/retry"): {"archivist", "reviewer"},
     ("GET", "deletion/certificate"): {"archivist", "reviewer", "scheduler", "desk", "official"},
     ("GET", "deletion/certificate.json"): {
         "archivist", "reviewer", "scheduler", "desk", "official",
@@ -420,13 +432,34 @@ async def test_the_list_shows_only_what_one_may_reach(archive: Archive) -> None:
 # The durable job.
 
 
-async def until_deleted(app: FastAPI, archive: Archive) -> None:
-    """Let the keeper look until the certificate is there."""
-    keeper: Keeper = app.state.keeper
+@asynccontextmanager
+async def serving(archive: Archive) -> AsyncIterator[Keeper]:
+    """The house's own process, without a port; its keeper has looked once."""
+    house = archive.house
+    settings = Settings(
+        var_dir=house.services.settings.var_dir, database_url=house.database.url, roles=("web",),
+        port=0,
+    )  # fmt: skip
+    await asyncio.to_thread(command.stamp, alembic_config(house.database.url), "head")
+    app = create_app(settings, clock=house.clock)
+    async with app.router.lifespan_context(app):
+        keeper: Keeper = app.state.keeper
+        yield keeper
+
+
+async def until(archive: Archive, state: str, keeper: Keeper | None = None) -> None:
+    """Wait for this state; with `keeper`, as if its minutes were tenths of a second."""
     async with asyncio.timeout(60):
-        while (await archive.view())["state"] != "deleted":
-            await keeper.look()
+        while (await archive.view())["state"] != state:
+            if keeper is not None:
+                await keeper.look()
             await asyncio.sleep(0.1)
+
+
+def jobs_of(deletion_id: str) -> dict[str, str]:
+    """How each attempt's workflow ended. Call it in a thread, inside of `serving`."""
+    found = DBOS.list_workflows(workflow_id_prefix=f"delete-{deletion_id}")
+    return {job.workflow_id.rpartition("-")[2]: job.status for job in found}
 
 
 async def test_the_job_is_started_by_the_keeper_and_survives_a_refusing_disk(
@@ -446,14 +479,8 @@ async def test_the_job_is_started_by_the_keeper_and_survives_a_refusing_disk(
 
     monkeypatch.setattr(erasure, "erase", refuse_once)
     house = archive.house
-    settings = Settings(
-        var_dir=house.services.settings.var_dir, database_url=house.database.url, roles=("web",),
-        port=0,
-    )  # fmt: skip
-    await asyncio.to_thread(command.stamp, alembic_config(house.database.url), "head")
-    app = create_app(settings, clock=house.clock)
-    async with app.router.lifespan_context(app):
-        await until_deleted(app, archive)
+    async with serving(archive) as keeper:
+        await until(archive, "deleted", keeper)
     assert len(refused) == 1
     async with house.database.reading() as tx:
         assert (await tx.scalars(select(Deletion.attempts))).all() == [1]
@@ -469,17 +496,213 @@ async def test_a_process_that_died_after_the_decision_is_followed_by_one_that_fi
     deletion_id = await archive.sign_both()
     await archive.be_cool()
     assert await archive.decide(deletion_id) == archive.recording_id
-    house = archive.house
-    settings = Settings(
-        var_dir=house.services.settings.var_dir, database_url=house.database.url, roles=("web",),
-        port=0,
-    )  # fmt: skip
-    await asyncio.to_thread(command.stamp, alembic_config(house.database.url), "head")
-    app = create_app(settings, clock=house.clock)
-    async with app.router.lifespan_context(app):
-        await until_deleted(app, archive)
+    async with serving(archive) as keeper:
+        await until(archive, "deleted", keeper)
     assert erasure.is_erased(archive.directory)
     assert (archive.directory / "certificate.json").is_file()
+
+
+async def test_an_unforeseen_error_halts_a_deletion_until_a_person_goes_on_with_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice over, and with a restart before anybody has noticed the first time."""
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    raised: list[str] = []
+    is_broken = True
+    erase = erasure.erase
+
+    def break_off(directory: Path, *rest: object, **named: object) -> erasure.Erasure:
+        if is_broken:
+            raised.append(directory.name)
+            raise RuntimeError("nobody thought of this")
+        return erase(directory, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(erasure, "erase", break_off)
+    async with serving(archive):  # its keeper looks once, and begins the first attempt
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(jobs_of, deletion_id) != {"0": "ERROR"}:
+                await asyncio.sleep(0.1)
+    first = len(raised)
+    assert first > 0
+    assert (await archive.view())["state"] == "deleting", "nobody has noticed yet"
+    async with serving(archive) as keeper:
+        await until(archive, "halted")
+        for _ in range(3):
+            await keeper.look()
+        assert await asyncio.to_thread(jobs_of, deletion_id) == {"0": "ERROR"}, "it waits"
+        view = await archive.view()
+        assert view["may"] == ["retry"]
+        deletion = view["deletion"]
+        assert isinstance(deletion, dict)
+        assert deletion["trouble"] == "RuntimeError: nobody thought of this"
+        assert await archive.shelf("asked") == [archive.case_id]
+        assert (await archive.act("reviewer", "deletion/cancel")) == (409, "deletion_decided")
+
+        assert (await archive.act("archivist", "deletion/retry")) == (200, "deleting")
+        assert (await archive.act("archivist", "deletion/retry")) == (409, "deletion_not_halted")
+        await until(archive, "halted", keeper)
+        assert len(raised) == 2 * first, "the second attempt was made once, and failed as well"
+
+        is_broken = False
+        assert (await archive.act("reviewer", "deletion/retry")) == (200, "deleting")
+        await until(archive, "deleted", keeper)
+        assert await asyncio.to_thread(jobs_of, deletion_id) == {
+            "0": "ERROR", "1": "ERROR", "2": "SUCCESS",
+        }  # fmt: skip
+    lines = archive.house.audit_lines
+    halts = [line.details["attempt"] for line in await lines("deletion_halted")]
+    assert halts == [0, 1]
+    assert len(await lines("deletion_retried")) == 2
+    assert len(await lines("recording_deleted")) == 1
+    assert await archive.ripe() == []
+
+
+async def test_what_broke_off_before_the_decision_can_still_be_stopped(both: Archive) -> None:
+    deletion_id = DeletionId(await both.sign_both())
+    await both.be_cool()
+    now = both.house.clock.now()
+    halted = [
+        await both.house.database.run(
+            lambda tx: keeping_job.halt(tx, deletion_id, 0, "MemoryError: ", now=now)
+        )
+        for _ in range(2)
+    ]
+    assert halted == [True, False], "two keepers saw it: it is counted once"
+    assert (await both.view())["state"] == "halted"
+    assert (await both.view("reviewer"))["may"] == ["retry", "hold", "cancel"]
+    assert await both.ripe() == []
+    assert await both.decide(deletion_id) is None
+    assert (await both.act("reviewer", "deletion/cancel")) == (200, "due")
+
+
+async def test_an_attempt_that_is_over_decides_and_tells_nothing(both: Archive) -> None:
+    """A process that was taken for dead goes on with an attempt after which another has begun."""
+    deletion_id = DeletionId(await both.sign_both())
+    await both.be_cool()
+    database, clock = both.house.database, both.house.clock
+    await database.run(lambda tx: keeping_job.note_trouble(tx, deletion_id, 0, "the first"))
+    await database.run(lambda tx: keeping_job.note_trouble(tx, deletion_id, 0, "it again"))
+    late = await database.run(
+        lambda tx: keeping_job.decide(
+            tx, deletion_id, 0, table_of(both.house.services), seen=keeping.look(clock)
+        )
+    )
+    async with database.reading() as tx:
+        row = await tx.get_one(Deletion, deletion_id)
+    assert (late, row.decided_at, row.attempts, row.trouble) == (None, None, 1, "the first")
+    assert await both.decide(deletion_id) == both.recording_id
+
+
+# Clocks.
+
+
+@asynccontextmanager
+async def wrong_for_a_moment(clock: ManualClock, by: timedelta) -> AsyncIterator[None]:
+    """The wall, and only the wall, is set forward by so much, and set right again."""
+    passed_ns = clock.monotonic_ns()
+
+    def stand_still() -> int:
+        return passed_ns
+
+    clock.advance(by)
+    clock.monotonic_ns = stand_still  # type: ignore[method-assign]
+    yield
+    del clock.monotonic_ns
+    clock.advance(-by)
+
+
+async def test_a_clock_that_is_wrong_whenever_it_counts_makes_nothing_due(both: Archive) -> None:
+    """Wrong for seconds, by three years, when a deletion is proposed, confirmed and decided."""
+    clock = both.house.clock
+    wrong_by = timedelta(days=3 * 366)
+    clock.advance(-wrong_by)
+    async with both.house.database.transaction() as tx:
+        await tx.execute(delete(audit.AuditLine))
+    assert (await both.act("archivist", "deletion")) == (409, "not_due")
+    await look_at_clock(both)
+    async with wrong_for_a_moment(clock, wrong_by):
+        assert (await both.act("archivist", "deletion")) == (409, "clock_doubted")
+    # As if it had got through: the next two moments refuse it too.
+    async with both.house.database.transaction() as tx:
+        tx.add(a_deletion(both))
+    async with wrong_for_a_moment(clock, wrong_by):
+        assert (await both.confirm()) == (409, "clock_doubted")
+    async with both.house.database.transaction() as tx:
+        reviewer = both.house.prefecture.staff["reviewer"]
+        await tx.execute(update(Deletion).values(confirmed_by=reviewer, confirmed_at=clock.now()))
+    await both.be_cool()
+    async with wrong_for_a_moment(clock, wrong_by):
+        assert await both.decide("d") is None
+    deletion = (await both.view())["deletion"]
+    assert isinstance(deletion, dict)
+    assert "1098 days" in deletion["trouble"]
+
+
+def a_deletion(archive: Archive) -> Deletion:
+    return Deletion(
+        id="d", recording_id=archive.recording_id, words="-", proposed_at=AFTER,
+        proposed_by=archive.house.prefecture.staff["archivist"], cooled_ms=0, attempts=0,
+    )  # fmt: skip
+
+
+async def look_at_clock(archive: Archive, who: str = "archivist") -> dict[str, object]:
+    answer = await archive.house.ask(who, "GET", "/keeping/clock")
+    assert answer.status_code == 200, answer.text
+    value: dict[str, object] = answer.json()
+    return value
+
+
+async def confirm_clock(archive: Archive, my_time: datetime, who: str = "reviewer") -> object:
+    answer = await archive.house.ask(
+        who, "POST", "/keeping/clock/confirm", json={"my_time": my_time.isoformat()}
+    )
+    return answer.json().get("code") or answer.json()["against"]
+
+
+async def test_a_clock_in_doubt_stays_in_doubt_until_a_second_computer_agrees(
+    both: Archive,
+) -> None:
+    clock = both.house.clock
+    assert (await look_at_clock(both))["against"] is None
+    async with wrong_for_a_moment(clock, timedelta(hours=2)):
+        told = await look_at_clock(both)
+        assert (told["against"], told["off_s"]) == ("monotonic", 7200)
+        assert (await both.act("archivist", "deletion")) == (409, "clock_doubted")
+        assert await confirm_clock(both, clock.now() - timedelta(hours=2)) == "clocks_disagree"
+        assert await confirm_clock(both, clock.now(), "scheduler") == "forbidden"
+        assert (await both.act("archivist", "deletion")) == (409, "clock_doubted")
+        assert await confirm_clock(both, clock.now()) is None
+        assert (await both.act("archivist", "deletion")) == (201, "proposed")
+    (line,) = await both.house.audit_lines("clock_confirmed")
+    assert (line.details["off_ms"], line.details["against"]) == (7_200_000, "monotonic")
+    # Set right again it contradicts what was confirmed: whoever confirmed was wrong, or is now.
+    assert (await both.confirm()) == (409, "clock_doubted")
+
+
+async def test_a_clock_that_was_wrong_when_the_machine_started_is_believed_once_set_right(
+    both: Archive,
+) -> None:
+    clock = both.house.clock
+    async with wrong_for_a_moment(clock, timedelta(days=400)):
+        assert (await look_at_clock(both))["against"] == "audit"
+        assert (await both.act("archivist", "deletion")) == (409, "clock_doubted")
+    assert (await look_at_clock(both))["against"] is None
+    assert (await both.act("archivist", "deletion")) == (201, "proposed")
+
+
+async def test_nothing_ripe_is_begun_while_the_clock_is_in_doubt(archive: Archive) -> None:
+    deletion_id = await archive.sign_both()
+    await archive.be_cool()
+    clock = archive.house.clock
+    async with wrong_for_a_moment(clock, timedelta(days=1)), serving(archive) as keeper:
+        for _ in range(3):
+            await keeper.look()
+        assert await asyncio.to_thread(jobs_of, deletion_id) == {}
+    (line,) = await archive.house.audit_lines("clock_doubted")
+    assert line.details["off_ms"] == 86_400_000
+    async with serving(archive) as keeper:
+        await until(archive, "deleted", keeper)
 
 
 async def test_verify_asks_of_a_deleted_recording_only_that_its_certificate_holds(

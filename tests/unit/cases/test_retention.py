@@ -21,6 +21,8 @@ from cases.retention import (
 )
 from core.errors import ReceptionError
 
+DAY = date(2026, 1, 1)
+"""On which the talk was held."""
 UNTIL = date(2056, 12, 31)
 AFTER = date(2057, 1, 1)
 NOON = datetime(2057, 1, 1, 4, tzinfo=UTC)
@@ -43,30 +45,39 @@ def confirmed(cooled: timedelta = timedelta()) -> Keeping:
 
 
 def test_a_period_runs_to_the_end_of_its_last_year() -> None:
-    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], date(2026, 1, 2)) == UNTIL
-    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], date(2026, 12, 31)) == UNTIL
+    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], date(2026, 1, 2), DAY) == UNTIL
+    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], date(2026, 12, 31), DAY) == UNTIL
     assert not retention.is_due(DUE, UNTIL)
     assert retention.is_due(DUE, AFTER)
 
 
 def test_an_open_matter_and_an_instructed_one_are_never_due() -> None:
-    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], None) is None
-    assert retention.keep_until(ESTIMATED[MatterClass.INSTRUCTION], date(2026, 5, 25)) is None
+    assert retention.keep_until(ESTIMATED[MatterClass.RESULT], None, DAY) is None
+    assert retention.keep_until(ESTIMATED[MatterClass.INSTRUCTION], date(2026, 5, 25), DAY) is None
     assert not retention.is_due(Keeping(None, is_settled=True), date(9999, 12, 31))
 
 
 @given(
     st.sampled_from(list(MatterClass)),
     st.dates(date(2000, 1, 1), date(2099, 12, 31)),
+    st.dates(date(2000, 1, 1), date(2099, 12, 31)),
     st.dates(date(2001, 1, 1), date(2199, 12, 31)),
 )
 def test_asked_either_way_round_a_matter_is_due_on_the_same_days(
-    kind: MatterClass, closed_on: date, today: date
+    kind: MatterClass, closed_on: date, ended_on: date, today: date
 ) -> None:
     rule_ = ESTIMATED[kind]
-    before = retention.closed_before(rule_, today)
-    is_due = retention.is_due(Keeping(retention.keep_until(rule_, closed_on), True), today)
-    assert is_due == (before is not None and closed_on < before)
+    before = retention.over_before(rule_, today)
+    until = retention.keep_until(rule_, closed_on, ended_on)
+    is_due = retention.is_due(Keeping(until, True), today)
+    assert is_due == (before is not None and closed_on < before and ended_on < before)
+
+
+def test_a_matter_that_was_closed_before_its_talk_had_ended_is_kept_from_the_talk_on() -> None:
+    """Whatever the clock said when somebody pressed the button."""
+    result = ESTIMATED[MatterClass.RESULT]
+    assert retention.keep_until(result, date(1970, 1, 1), date(2026, 5, 25)) == UNTIL
+    assert retention.keep_until(result, date(2026, 5, 25), date(1970, 1, 1)) == UNTIL
 
 
 def test_an_approved_period_is_no_estimate_and_the_others_stay_one() -> None:

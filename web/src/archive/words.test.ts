@@ -18,7 +18,9 @@ describe('cooling', () => {
 
 describe('a state', () => {
   it('is looked at again only while something happens by itself', () => {
-    expect((['kept', 'due', 'hold', 'proposed', 'deleted'] as const).some(isMoving)).toBe(false);
+    expect((['kept', 'due', 'hold', 'proposed', 'halted', 'deleted'] as const).some(isMoving)).toBe(
+      false,
+    );
     expect(isMoving('cooling') && isMoving('deleting')).toBe(true);
   });
   it('alarms from the second signature on', () => {

@@ -13,6 +13,7 @@ export function stateKind(state: KeepingState): TagKind {
       return 'caution';
     case 'cooling':
     case 'deleting':
+    case 'halted':
       return 'alarm';
     case 'hold':
     case 'deleted':

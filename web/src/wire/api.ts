@@ -534,6 +534,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/cases/{case_id}/deletion/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retry Deletion
+         * @description What broke it off has been looked at: within a minute its job begins once more.
+         */
+        post: operations["retry_deletion_api_cases__case_id__deletion_retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/cases/{case_id}/findings": {
         parameters: {
             query?: never;
@@ -826,6 +846,46 @@ export interface paths {
         get: operations["list_keeping_api_keeping_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/keeping/clock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Clock
+         * @description What the server's clock says, and what speaks against it if anything does.
+         */
+        get: operations["read_clock_api_keeping_clock_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/keeping/clock/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm Clock
+         * @description A person has looked, and their own computer says the same.
+         */
+        post: operations["confirm_clock_api_keeping_clock_confirm_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1416,6 +1476,12 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Against
+         * @description What the wall clock contradicts.
+         * @enum {string}
+         */
+        Against: "monotonic" | "audit";
+        /**
          * AppointmentCreate
          * @description Confirm a held slot. `people_total` counts everyone the matter concerns who comes along.
          */
@@ -1790,6 +1856,14 @@ export interface components {
             /** Words */
             words: string;
         };
+        /** ClockConfirm */
+        ClockConfirm: {
+            /**
+             * My Time
+             * Format: date-time
+             */
+            my_time: string;
+        };
         /**
          * ClockView
          * @description A running deadline and why it runs.
@@ -1870,6 +1944,8 @@ export interface components {
             ended_by: string | null;
             /** Ended Words */
             ended_words: string | null;
+            /** Halted At */
+            halted_at: string | null;
             /** Id */
             id: string;
             /**
@@ -2922,7 +2998,7 @@ export interface components {
          * State
          * @enum {string}
          */
-        State: "kept" | "due" | "hold" | "proposed" | "cooling" | "deleting" | "deleted";
+        State: "kept" | "due" | "hold" | "proposed" | "cooling" | "halted" | "deleting" | "deleted";
         /**
          * TalkView
          * @description A talk, as far as an alarm has to name it.
@@ -2996,6 +3072,20 @@ export interface components {
             room_open: boolean;
             state: components["schemas"]["AppointmentState"];
         };
+        /**
+         * WallClockView
+         * @description The server's clock, and what it contradicts; while it does, nobody signs by it.
+         */
+        WallClockView: {
+            against: components["schemas"]["Against"] | null;
+            /** Off S */
+            off_s: number | null;
+            /**
+             * Server Time
+             * Format: date-time
+             */
+            server_time: string;
+        };
     };
     responses: never;
     parameters: never;
@@ -3003,6 +3093,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Against = components['schemas']['Against'];
 export type AppointmentCreate = components['schemas']['AppointmentCreate'];
 export type AppointmentState = components['schemas']['AppointmentState'];
 export type AppointmentView = components['schemas']['AppointmentView'];
@@ -3023,6 +3114,7 @@ export type CaseTransition = components['schemas']['CaseTransition'];
 export type CaseView = components['schemas']['CaseView'];
 export type CertificateView = components['schemas']['CertificateView'];
 export type ClassChange = components['schemas']['ClassChange'];
+export type ClockConfirm = components['schemas']['ClockConfirm'];
 export type ClockView = components['schemas']['ClockView'];
 export type DayNote = components['schemas']['DayNote'];
 export type DeletionConfirm = components['schemas']['DeletionConfirm'];
@@ -3103,6 +3195,7 @@ export type TooMuchSent = components['schemas']['TooMuchSent'];
 export type UnheardTrack = components['schemas']['UnheardTrack'];
 export type ValidationError = components['schemas']['ValidationError'];
 export type WaitingView = components['schemas']['WaitingView'];
+export type WallClockView = components['schemas']['WallClockView'];
 export type $defs = Record<string, never>;
 export interface operations {
     get_audit_api_admin_audit_get: {
@@ -4026,6 +4119,37 @@ export interface operations {
             };
         };
     };
+    retry_deletion_api_cases__case_id__deletion_retry_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                case_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeepingView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_findings_api_cases__case_id__findings_get: {
         parameters: {
             query?: never;
@@ -4588,6 +4712,59 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["KeepingPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_clock_api_keeping_clock_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WallClockView"];
+                };
+            };
+        };
+    };
+    confirm_clock_api_keeping_clock_confirm_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ClockConfirm"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WallClockView"];
                 };
             };
             /** @description Validation Error */
