@@ -45,6 +45,10 @@ export interface HealthReport {
   recordings: Record<string, number>;
   /** Position of the first audit line that does not fit the chain; null while all do. */
   audit_chain_broken_at: number | null;
+  /** Jobs that broke off; a person looks at each before it is tried again. */
+  deletions_halted: number;
+  /** So far off what is known, in seconds; null while nothing speaks against the clock. */
+  clock_off_s: number | null;
   /** Null before the first night. */
   scrub: ScrubReport | null;
 }

@@ -1,6 +1,6 @@
 // What the archivist's pages ask of the server.
 import { api } from '@/api/client';
-import type { KeepingPage, KeepingView, RuleView } from '@/wire/api';
+import type { KeepingPage, KeepingView, RuleView, WallClockView } from '@/wire/api';
 
 export type Shelf = 'due' | 'asked' | 'held' | 'deleted' | 'all';
 export type MatterClass = RuleView['matter_class'];
@@ -49,4 +49,18 @@ export function confirmDeletion(case_id: string, deletion_id: string): Promise<K
 
 export function cancelDeletion(case_id: string, words: string): Promise<KeepingView> {
   return api.post('/api/cases/{case_id}/deletion/cancel', { path: { case_id }, body: { words } });
+}
+
+/** What broke it off has been looked at: its job begins once more. */
+export function retryDeletion(case_id: string): Promise<KeepingView> {
+  return api.post('/api/cases/{case_id}/deletion/retry', { path: { case_id } });
+}
+
+export function readClock(): Promise<WallClockView> {
+  return api.get('/api/keeping/clock');
+}
+
+/** `my_time`: this computer's own clock, the second witness. */
+export function confirmClock(my_time: string): Promise<WallClockView> {
+  return api.post('/api/keeping/clock/confirm', { body: { my_time } });
 }

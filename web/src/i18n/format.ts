@@ -90,6 +90,11 @@ export function dayAndTime(value: string | Date, locale: Locale): string {
   return `${format(locale, value, { month: 'short', day: 'numeric' })} ${clockTime(value)}`;
 }
 
+/** 2026年5月25日 09:30 · 25 May 2026 09:30, where years lie between */
+export function fullDayAndTime(value: string | Date, locale: Locale): string {
+  return `${fullDay(value, locale)} ${clockTime(value)}`;
+}
+
 export function timeRange(from: string | Date, to: string | Date): string {
   return `${clockTime(from)}–${clockTime(to)}`;
 }
