@@ -9,13 +9,14 @@ caller's name is sent through a raw socket. All of it stays on loopback.
     run(datagrams, per_second) -> rows {"phase": "calm" | "storm", …}, and last the result
 """
 
+import os
 import random
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,8 @@ READY: Final = 256
 longer than sending it, and the storm must not lack wind."""
 FRESH_SHARE: Final = 1 / 8
 GOAL_GAP_MS: Final = 100
+NICENESS: Final = 10
+"""A storm comes from elsewhere: it fills the line, not the processors of those whom it strikes."""
 MOST_GROWTH_PERCENT: Final = 5
 ETH_P_IP: Final = 0x0800
 Row = dict[str, Any]
@@ -256,7 +259,8 @@ def run(datagrams: int, per_second: float = 20_000, seed: int = 1) -> Iterator[R
             callers.tell("drive", warm_up_s=LEAD_S, seconds=1.2 * seconds + 2, drain_s=2.0)
             time.sleep(LEAD_S)
             begun = time.monotonic()
-            storm.blow(datagrams, per_second, 1.2 * seconds)
+            with _humbly():
+                storm.blow(datagrams, per_second, 1.2 * seconds)
             lasted = time.monotonic() - begun
             rss_after = resident_kib(gateway.pid)
             stormy = _phase("storm", callers.hear(), gateway)
@@ -274,6 +278,17 @@ def run(datagrams: int, per_second: float = 20_000, seed: int = 1) -> Iterator[R
         recorded=recorded,
         rss_kib=(rss_before, rss_after),
     )
+
+
+@contextmanager
+def _humbly() -> Iterator[None]:
+    """This process gives way to every other."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def _phase(name: str, answer: dict[str, Any], gateway: Reception) -> Row:
