@@ -34,8 +34,8 @@ from scheduling.schemas import (
     DeviceGrantView,
     DeviceKind,
     GivenDeviceView,
-    PartyAway,
     RecordingAlarm,
+    SideAway,
     TalkView,
     TooMuchSent,
     WaitingView,
@@ -297,15 +297,20 @@ async def is_official_present(store: Store, room_id: RoomId) -> bool:
 
 
 async def desk_alarms(store: Store, admitted: Sequence[Appointment]) -> DeskAlarms:
-    """What signaling says of these appointments, whose parties have come: whose kiosk it has missed
+    """What signaling says of these appointments, whose parties have come: whose side it has missed
     for a minute or more, and whose recording is in trouble.
     """
-    away = await _said(store, admitted, "away")
+    away = [
+        (role, one, since)
+        for role in (PETITIONER, OFFICIAL)
+        for one, since in await _said(store, admitted, f"away:{role}")
+    ]
     recording = await _said(store, admitted, "recording")
     excess = await _said(store, admitted, "excess")
     return DeskAlarms(
         away=tuple(
-            PartyAway(talk=_talk(one), since=datetime.fromisoformat(since)) for one, since in away
+            SideAway(talk=_talk(one), role=role, since=datetime.fromisoformat(since))
+            for role, one, since in away
         ),
         recording=tuple(
             RecordingAlarm.model_validate({"talk": _talk(one), **json.loads(words)})

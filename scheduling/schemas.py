@@ -319,10 +319,11 @@ class TalkView(ResponseModel):
     names: tuple[str, ...]
 
 
-class PartyAway(ResponseModel):
-    """A party whose kiosk has lost its room for a minute or more."""
+class SideAway(ResponseModel):
+    """A side of a talk that has lost it: the petitioner's for a minute, the official's for half."""
 
     talk: TalkView
+    role: str
     since: datetime
 
 
@@ -358,7 +359,7 @@ class TooMuchSent(ResponseModel):
 class DeskAlarms(ResponseModel):
     """What of a county's talks needs somebody now. `is_anyone_talking`: ask again in a second."""
 
-    away: tuple[PartyAway, ...]
+    away: tuple[SideAway, ...]
     recording: tuple[RecordingAlarm, ...]
     excess: tuple[TooMuchSent, ...]
     is_anyone_talking: bool

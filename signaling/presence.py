@@ -3,7 +3,7 @@
 Keys, all with a time to live and none of them the truth:
 
     room:{room}:roles          set of roles present; scheduling asks whether the official is there
-    room:{room}:away           since when the petitioner's side is away; the county desk is shown it
+    room:{room}:away:{role}    since when this side is away; the county desk is shown it
     room:{room}:recording      what is wrong with the recording (JSON); the county desk is shown it
     room:{room}:excess         whose line was closed for sending too much (JSON); as above
     room:{room}:owner          "{node}/{epoch}": the lease of the process that holds the room
@@ -130,9 +130,9 @@ class Presence:
         """Say who is present; repeat within `ROLES_TTL`. An empty set says nobody."""
         self._put(_Roles(room_id, roles))
 
-    def show_away(self, room_id: RoomId, since: datetime | None) -> None:
-        """Say since when the party is away; repeat within `ROLES_TTL`. None: it is back."""
-        self._put(_Alarm(room_id, "away", None if since is None else since.isoformat()))
+    def show_away(self, room_id: RoomId, role: str, since: datetime | None) -> None:
+        """Say since when this side is away; repeat within `ROLES_TTL`. None: it is back."""
+        self._put(_Alarm(room_id, f"away:{role}", None if since is None else since.isoformat()))
 
     def show_recording(self, room_id: RoomId, alarm: RecordingAlarm | None) -> None:
         """Say what is wrong with the recording; repeat within `ROLES_TTL`. None: nothing is."""
@@ -267,7 +267,8 @@ class Presence:
                 await self._store.delete(key)
             streams = [_stream(lease.room_id, each) for each in participants]
             room = f"room:{lease.room_id}"
-            shown = (f"{room}:{what}" for what in ("roles", "away", "recording", "excess"))
+            words = ("roles", "away:petitioner", "away:official", "recording", "excess")
+            shown = (f"{room}:{what}" for what in words)
             await self._store.delete(*shown, *streams)
 
 

@@ -176,7 +176,7 @@ class Room:
         # Until then an empty room is held: someone is on the way, for the first time or back.
         self._held_until_ms: int | None = now_ms + FIRST_ENTRY_MS
         self._is_quiet = False  # restored, and nobody has come back yet
-        self._party_away_since_ms: int | None = None
+        self._away_since_ms: dict[ParticipantRole, int] = {}
         self._expected = Expected()
         self._disposed = False
         self._out: list[Effect] = []
@@ -236,11 +236,12 @@ class Room:
             seat.role.value for seat in self._taken() if seat.state is not ParticipantState.SILENT
         )
 
-    def party_away_ms(self, now_ms: int) -> int | None:
-        """For how long the petitioner's side has been away without having said so; else None."""
-        if self.is_over or self._party_away_since_ms is None:
-            return None
-        return now_ms - self._party_away_since_ms
+    def away_ms(self, role: ParticipantRole, now_ms: int) -> int | None:
+        """For how long the petitioner's side, or the official of a live talk, has been away without
+        having said so; else None.
+        """
+        since_ms = self._away_since_ms.get(role)
+        return None if self.is_over or since_ms is None else now_ms - since_ms
 
     def unheard(self, ages_ms: Mapping[TrackKey, int | None], now_ms: int) -> tuple[Unheard, ...]:
         """Tracks of people who are there of which nothing is being recorded (unheard.py)."""
@@ -322,7 +323,7 @@ class Room:
             self._expire_seats(now_ms)
             self._run_countdown(now_ms)
             self._end_if_empty(now_ms)
-            self._miss_party(now_ms)
+            self._miss_people(now_ms)
         self._expected.look(self._taken() if self.state is RoomState.LIVE else (), now_ms)
         self._show_changes()
         for seat in self._taken():
@@ -726,17 +727,24 @@ class Room:
                     self._end_or_forget(EndReason.TIMED_OUT, now_ms)
                     return  # the room is over, and devices with it
 
-    def _miss_party(self, now_ms: int) -> None:
-        """Note since when the petitioner's side is away: silent, or gone without a word."""
-        seats = [seat for seat in self.seats.values() if seat.role is ParticipantRole.PETITIONER]
+    def _miss_people(self, now_ms: int) -> None:
+        """Note since when who is needed is away: silent, or gone without a word. Before the talk
+        an official comes and goes as the day has it.
+        """
+        needed = {ParticipantRole.PETITIONER}
+        if self.state is RoomState.LIVE:
+            needed.add(ParticipantRole.OFFICIAL)
+        away = {role for role in needed if self._is_away(role)}
+        kept = {role: since for role, since in self._away_since_ms.items() if role in away}
+        self._away_since_ms = dict.fromkeys(away, now_ms) | kept
+
+    def _is_away(self, role: ParticipantRole) -> bool:
+        seats = [seat for seat in self.seats.values() if seat.role is role]
         present = any(
             seat.state in (ParticipantState.JOINING, ParticipantState.READY) for seat in seats
         )
         is_away = any(seat.state is ParticipantState.SILENT or seat.is_missing for seat in seats)
-        if present or not is_away:
-            self._party_away_since_ms = None
-        elif self._party_away_since_ms is None:
-            self._party_away_since_ms = now_ms
+        return is_away and not present
 
     def _leave(self, seat: Seat) -> None:
         seat.has_left = True

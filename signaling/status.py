@@ -19,6 +19,7 @@ from signaling.ports import MediaRoom
 from signaling.presence import Presence, RecordingAlarm, TooMuchSent, UnheardSince
 from signaling.protocol import (
     LineQuality,
+    ParticipantRole,
     Quality,
     RecordingState,
     RecordingStatus,
@@ -36,8 +37,9 @@ from signaling.unheard import TrackKey
 
 log = structlog.get_logger(__name__)
 
-AWAY_AFTER_MS: Final = 60_000
-"""A party that is away for so long is shown to the county desk, which can walk over and look."""
+AWAY_AFTER_MS: Final = {ParticipantRole.PETITIONER: 60_000, ParticipantRole.OFFICIAL: 30_000}
+"""Who is away for so long is shown to the county desk: it can walk over to the kiosk and look, or
+ring the official and meanwhile come into the talk itself."""
 EXCESS_SHOWN_MS: Final = 60_000
 """How long the desk is shown that somebody's line was closed for sending too much."""
 
@@ -70,7 +72,7 @@ class RoomStatus:
         self._told: tuple[RecordingState, RecordingTrouble | None] | None = None
         self._alarm_since: datetime | None = None  # as shown to the desk; None: nothing is wrong
         self._missed: frozenset[TrackKey] = frozenset()
-        self._is_away_shown = False
+        self._away_shown: set[ParticipantRole] = set()
         self._excess: TooMuchSent | None = None
         self._log = log.bind(room_id=room.room_id)
 
@@ -188,16 +190,17 @@ class RoomStatus:
         self._missed = missed
 
     def _show_away(self) -> None:
-        away_ms = self._room.party_away_ms(self._clock.monotonic_ns() // 1_000_000)
-        if away_ms is not None and away_ms >= AWAY_AFTER_MS:
-            since = self._clock.now() - timedelta(milliseconds=away_ms)
-            self._presence.show_away(self._room.room_id, since)
-            if not self._is_away_shown:
-                self._log.warning("party_away", session_id=self._room.session_id)
-            self._is_away_shown = True
-        elif self._is_away_shown:
-            self._presence.show_away(self._room.room_id, None)
-            self._is_away_shown = False
+        for role, after_ms in AWAY_AFTER_MS.items():
+            away_ms = self._room.away_ms(role, self._clock.monotonic_ns() // 1_000_000)
+            if away_ms is not None and away_ms >= after_ms:
+                since = self._clock.now() - timedelta(milliseconds=away_ms)
+                self._presence.show_away(self._room.room_id, role, since)
+                if role not in self._away_shown:
+                    self._log.warning("away", role=role, session_id=self._room.session_id)
+                self._away_shown.add(role)
+            elif role in self._away_shown:
+                self._presence.show_away(self._room.room_id, role, None)
+                self._away_shown.discard(role)
 
     def _show_excess(self) -> None:
         if self._excess is None:

@@ -405,10 +405,14 @@ async def test_the_desk_sees_whose_line_is_away(house, kiosk, desk):
     house.wait_until(NINE)
     await ready(house, kiosk, made["number"])
     since = (house.clock.now() - timedelta(minutes=1)).isoformat()
-    await house.store.set(f"room:{made['id']}:away", since)
-    [away] = (await desk.get("/api/desk/alarms")).json()["away"]
-    assert away["talk"]["appointment_id"] == made["id"]
-    assert datetime.fromisoformat(away["since"]) == datetime.fromisoformat(since)
+    for role in ("petitioner", "official"):
+        await house.store.set(f"room:{made['id']}:away:{role}", since)
+    away = (await desk.get("/api/desk/alarms")).json()["away"]
+    assert [each["role"] for each in away] == ["petitioner", "official"]
+    assert {each["talk"]["appointment_id"] for each in away} == {made["id"]}
+    assert {datetime.fromisoformat(each["since"]) for each in away} == {
+        datetime.fromisoformat(since)
+    }
 
 
 async def test_the_desk_sees_whose_recording_is_in_trouble(house, kiosk, desk):

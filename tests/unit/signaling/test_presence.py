@@ -109,12 +109,14 @@ async def test_a_store_that_does_not_answer_costs_the_replay_only(presence: Pres
 
 async def test_a_party_is_away_until_it_is_said_to_be_back(presence: Presence) -> None:
     since = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
-    presence.show_away(ROOM, since)
+    presence.show_away(ROOM, "petitioner", since)
+    presence.show_away(ROOM, "official", since)
     await presence._idle.wait()
-    assert await presence._store.get(f"room:{ROOM}:away") == since.isoformat()
-    presence.show_away(ROOM, None)
+    assert await presence._store.get(f"room:{ROOM}:away:petitioner") == since.isoformat()
+    presence.show_away(ROOM, "petitioner", None)
     await presence._idle.wait()
-    assert await presence._store.get(f"room:{ROOM}:away") is None
+    assert await presence._store.get(f"room:{ROOM}:away:petitioner") is None
+    assert await presence._store.get(f"room:{ROOM}:away:official") == since.isoformat()
 
 
 async def test_roles_replace_what_was_said_before(presence: Presence) -> None:

@@ -61,6 +61,7 @@ from signaling.protocol import (
     Offer,
     Ok,
     ParticipantChanged,
+    ParticipantRole,
     ParticipantState,
     Publish,
     Resumed,
@@ -499,26 +500,53 @@ def test_media_that_returns_stops_the_grace_time(stage: Stage) -> None:
 
 
 def test_a_party_is_away_from_its_silence_until_it_is_heard_or_says_goodbye(stage: Stage) -> None:
-    assert stage.room.party_away_ms(stage.now_ms) is None  # nobody has come yet
+    def away_ms() -> int | None:
+        return stage.room.away_ms(ParticipantRole.PETITIONER, stage.now_ms)
+
+    assert away_ms() is None  # nobody has come yet
     stage.live()
     stage.feed(MediaSilent(KIOSK))
     stage.wait(61_000)
-    assert stage.room.party_away_ms(stage.now_ms) == 61_000
+    assert away_ms() == 61_000
     stage.feed(MediaConnected(KIOSK))
-    assert stage.room.party_away_ms(stage.now_ms) is None
+    assert away_ms() is None
     stage.feed(MediaGone(CHAIR))
-    assert stage.room.party_away_ms(stage.now_ms) is None  # the official is no party
+    assert away_ms() is None  # the official is no party
     stage.feed(SocketGone(KIOSK, SocketId(1)))
     stage.feed(MediaSilent(KIOSK))
     stage.wait(RULES.grace_ms)
     stage.wait(30_000)
     assert stage.room.seats[KIOSK].has_left
-    assert stage.room.party_away_ms(stage.now_ms) == RULES.grace_ms + 30_000
+    assert away_ms() == RULES.grace_ms + 30_000
     stage.enter("petitioner")
-    assert stage.room.party_away_ms(stage.now_ms) is None
+    assert away_ms() is None
     stage.say(KIOSK, Leave(type="leave", id="l"))
     stage.wait(120_000)
-    assert stage.room.party_away_ms(stage.now_ms) is None
+    assert away_ms() is None
+
+
+def test_an_official_is_away_only_from_a_live_talk(stage: Stage) -> None:
+    def away_ms() -> int | None:
+        return stage.room.away_ms(ParticipantRole.OFFICIAL, stage.now_ms)
+
+    stage.enter("official")
+    stage.feed(MediaConnected(CHAIR))
+    stage.feed(MediaSilent(CHAIR))
+    stage.wait(1_000)
+    assert away_ms() is None
+    stage.feed(MediaConnected(CHAIR))
+    stage.live()
+    socket_id = stage.room.seats[CHAIR].socket_id
+    assert socket_id is not None
+    stage.feed(SocketGone(CHAIR, socket_id))
+    stage.feed(MediaSilent(CHAIR))
+    stage.wait(RULES.grace_ms)
+    stage.wait(30_000)
+    assert stage.room.seats[CHAIR].has_left
+    assert stage.room.state is RoomState.LIVE  # the petitioner is there, the talk is not over
+    assert away_ms() == RULES.grace_ms + 30_000
+    stage.enter("official")
+    assert away_ms() is None
 
 
 def test_a_resume_replays_exactly_what_was_missed(stage: Stage) -> None:

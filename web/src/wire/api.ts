@@ -2013,7 +2013,7 @@ export interface components {
          */
         DeskAlarms: {
             /** Away */
-            away: components["schemas"]["PartyAway"][];
+            away: components["schemas"]["SideAway"][];
             /** Excess */
             excess: components["schemas"]["TooMuchSent"][];
             /** Is Anyone Talking */
@@ -2583,18 +2583,6 @@ export interface components {
          * @enum {string}
          */
         Outcome: "on_the_spot" | "by_date" | "reply_later" | "explained";
-        /**
-         * PartyAway
-         * @description A party whose kiosk has lost its room for a minute or more.
-         */
-        PartyAway: {
-            /**
-             * Since
-             * Format: date-time
-             */
-            since: string;
-            talk: components["schemas"]["TalkView"];
-        };
         /** PartyMemberIn */
         PartyMemberIn: {
             /** Id Number */
@@ -2953,6 +2941,20 @@ export interface components {
          * @enum {string}
          */
         Shelf: "due" | "asked" | "held" | "deleted" | "all";
+        /**
+         * SideAway
+         * @description A side of a talk that has lost it: the petitioner's for a minute, the official's for half.
+         */
+        SideAway: {
+            /** Role */
+            role: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            talk: components["schemas"]["TalkView"];
+        };
         /** SignIn */
         SignIn: {
             /** Password */
@@ -3163,7 +3165,6 @@ export type OfficialView = components['schemas']['OfficialView'];
 export type OrgLevel = components['schemas']['OrgLevel'];
 export type OrgUnitView = components['schemas']['OrgUnitView'];
 export type Outcome = components['schemas']['Outcome'];
-export type PartyAway = components['schemas']['PartyAway'];
 export type PartyMemberIn = components['schemas']['PartyMemberIn'];
 export type PartyMemberView = components['schemas']['PartyMemberView'];
 export type PlaybackReport = components['schemas']['PlaybackReport'];
@@ -3185,6 +3186,7 @@ export type RoleView = components['schemas']['RoleView'];
 export type RuleView = components['schemas']['RuleView'];
 export type SessionOutcome = components['schemas']['SessionOutcome'];
 export type Shelf = components['schemas']['Shelf'];
+export type SideAway = components['schemas']['SideAway'];
 export type SignIn = components['schemas']['SignIn'];
 export type SlotState = components['schemas']['SlotState'];
 export type SlotView = components['schemas']['SlotView'];

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { ParticipantInfo, ParticipantRole, Track } from '@/wire/signaling';
-import { panesOf } from './panes';
+import { isOfficialAway, panesOf } from './panes';
 
 function someone(id: string, role: ParticipantRole, tracks: Track[]): ParticipantInfo {
   return {
@@ -47,6 +47,18 @@ test('who has switched the camera off keeps a place without a picture', () => {
   ]);
   const { main } = panesOf([someone('official', 'official', ['microphone'])], remote, 'me');
   expect(main?.picture).toBeUndefined();
+});
+
+test('an official is away while silent and when gone, and back as soon as coming in', () => {
+  const official = (state: ParticipantInfo['state']) => [
+    someone('me', 'petitioner', ['camera']),
+    { ...someone('official', 'official', ['camera']), state },
+  ];
+  expect(isOfficialAway(official('silent'))).toBe(true);
+  expect(isOfficialAway(official('left'))).toBe(true);
+  expect(isOfficialAway(official('joining'))).toBe(false);
+  expect(isOfficialAway(official('ready'))).toBe(false);
+  expect(isOfficialAway([someone('me', 'petitioner', ['camera'])])).toBe(false);
 });
 
 test('who has left is not shown', () => {

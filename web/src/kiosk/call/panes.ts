@@ -10,6 +10,13 @@ export interface Pane {
   kind: 'face' | 'paper';
 }
 
+/** Whether the presiding official has gone out of the talk, on purpose or not; coming in is being there. */
+export function isOfficialAway(participants: readonly ParticipantInfo[]): boolean {
+  const officials = participants.filter((each) => each.role === 'official');
+  const isHere = officials.some((each) => each.state === 'joining' || each.state === 'ready');
+  return officials.length > 0 && !isHere;
+}
+
 /** The presiding official first; papers and screens before the faces of others. */
 export function panesOf(
   participants: readonly ParticipantInfo[],
