@@ -118,12 +118,12 @@ Directory = Annotated[
 @recording.command("inspect")
 def recording_inspect(directory: Directory, as_json: AsJson = False) -> None:
     """What is in a recording: journals, tracks, marks, gaps. Works on a live or torn one too."""
-    from media import manifest
+    from media import inspection
 
     if as_json:
-        typer.echo(json.dumps(manifest.inspect(directory), ensure_ascii=False))
+        typer.echo(json.dumps(inspection.inspect(directory), ensure_ascii=False))
     else:
-        typer.echo(manifest.inspect_text(directory))
+        typer.echo(inspection.inspect_text(directory))
 
 
 @recording.command("verify")

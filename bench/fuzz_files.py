@@ -21,7 +21,7 @@ from bench.fuzz_net import CAMERA_SSRC, SOUND_SSRC, rtp
 from bench.fuzz_target import Target, Taste, at_the_end, pieces, run_of
 from core.errors import Malformed
 from core.ids import ParticipantId, SessionId
-from media import depayload, journal, manifest, scan, signing
+from media import depayload, inspection, journal, manifest, scan, signing
 from media.depayload import H264Depayloader, Packet, Vp8Depayloader
 from media.index import index_leg, packets, timeline_maps
 from media.journal import (
@@ -185,7 +185,7 @@ def _manifest() -> Taste:
         found = manifest.verify(directory)
         assert found.problems or found.journals == 1, "a journal that is not in the book is missed"
         try:
-            manifest.inspect(directory)
+            inspection.inspect(directory)
         except JournalDamaged:
             return
 

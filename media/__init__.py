@@ -28,6 +28,7 @@ Recorded (the lower half; knows no sockets)
     writer    the one thread that writes, the few that sync;  disk: the system calls of both
     journal   append-only, checksummed records; recovery cuts the torn tail
     manifest  the book that closes a recording; recovery; chain, signing: none gone, none changed
+    inspection  what is in a recording, for a person at a console
     mux       journals → one seekable file per party, without transcoding, on one timeline
     timing · index · soundtrack   clocks fitted; packets placed on the timeline; sound end to end
     compose   the one picture that people watch; ffmpeg runs what it describes

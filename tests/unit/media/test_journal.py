@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core.errors import Malformed
 from core.ids import ParticipantId, SessionId
-from media import journal, manifest
+from media import inspection, journal, manifest
 from media.journal import (
     JournalDamaged,
     JournalHeader,
@@ -52,7 +52,7 @@ def test_what_the_disk_does_not_give_back_is_told_in_words(
     found = manifest.verify(tmp_path)
     assert not found.is_intact
     assert [(one.path, one.code) for one in found.problems] == [(path.name, "disk")]
-    assert "Input/output error" in manifest.inspect_text(tmp_path)
+    assert "Input/output error" in inspection.inspect_text(tmp_path)
 
 
 def make_header(**changes: object) -> JournalHeader:
@@ -291,12 +291,12 @@ def test_recovery_of_nothing_says_so(tmp_path: Path) -> None:
 def test_inspect_tells_what_is_there_before_and_after(tmp_path: Path) -> None:
     payloads = packets(5)
     path, _ = write_journal(tmp_path, payloads)
-    before = manifest.inspect(tmp_path)
+    before = inspection.inspect(tmp_path)
     assert before["sealed"] is None
     assert before["journals"][0]["tracks"][0]["packets"] == 5
     assert before["journals"][0]["last_ms"] == 80
     manifest.recover(tmp_path)
-    text = manifest.inspect_text(tmp_path)
+    text = inspection.inspect_text(tmp_path)
     assert "by recovery" in text and "5 packets" in text
-    json.dumps(manifest.inspect(tmp_path))
+    json.dumps(inspection.inspect(tmp_path))
     path.unlink()
