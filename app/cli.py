@@ -111,7 +111,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 Directory = Annotated[
-    Path, typer.Argument(help="A recording's directory, e.g. var/recordings/<id>.")
+    Path,
+    typer.Argument(
+        exists=True, file_okay=False, help="A recording's directory, e.g. var/recordings/<id>."
+    ),
 ]
 
 
@@ -225,6 +228,8 @@ def recording_scrub(
     as_json: AsJson = False,
 ) -> None:
     """Read finished recordings again: has a bit flipped? What runs every night by itself."""
+    from sqlalchemy.exc import DBAPIError
+
     from app.scrubbing import as_row, in_words, scrub_once
     from media.scrub import Look
 
@@ -234,7 +239,12 @@ def recording_scrub(
         elif look.problems:
             typer.echo(in_words(look))
 
-    report = asyncio.run(scrub_once(settings(), everything=everything, tell=tell))
+    try:
+        report = asyncio.run(scrub_once(settings(), everything=everything, tell=tell))
+    except DBAPIError as error:
+        typer.echo(f"The database of this house does not answer: {error.orig}.", err=True)
+        typer.echo("Is RECEPTION_VAR_DIR right? A new house is made by `serve`.", err=True)
+        raise typer.Exit(2) from error
     if as_json:
         typer.echo(json.dumps(asdict(report), ensure_ascii=False))
     else:

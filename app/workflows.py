@@ -245,8 +245,10 @@ class Workflows:
             last_at = max((at for at in (began_at, ended_at) if at), default=None)
             at = scrubbing.next_round(now, last_at)
             await asyncio.sleep(max(0.0, (at - now).total_seconds()))
-            began_at = self._services.clock.now()
-            night = f"{began_at.astimezone(LOCAL_ZONE):%Y-%m-%d-%H}"
+            # The hour that was meant, not the one in which we woke: a timer may be a moment early,
+            # and then the same night would be begun twice.
+            began_at = at
+            night = f"{at.astimezone(LOCAL_ZONE):%Y-%m-%d-%H}"
             try:
                 await self._in_thread(_start_scrub, night)
             except Exception:  # the edge of a task: a database in trouble must not end the nights
