@@ -29,7 +29,6 @@ from media.sdp import (
     SdpRefused,
     candidate_line,
     checked_lines,
-    is_aside,
     only_value,
     parse,
     sources_of,
@@ -128,7 +127,7 @@ def read_offer(sdp: str) -> ClientOffer:
     ufrag = only_value(lines, "a=ice-ufrag:", "ice")
     if not ICE_TEXT.fullmatch(ufrag):
         raise SdpRefused("ice", "The offer's ICE username fragment is malformed.")
-    description = parse("\r\n".join(line for line in lines if not is_aside(line)) + "\r\n")
+    description = parse(lines)
     bundled = {m for g in description.group if g.semantic == "BUNDLE" for m in map(str, g.items)}
     starts = [at for at, line in enumerate(lines) if line.startswith("m=")]
     sections = []

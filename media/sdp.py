@@ -9,7 +9,8 @@ its candidates are thrown away unread (media/ice.py says why). RFC 8829 (JSEP), 
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +24,9 @@ MAX_SDP_BYTES = 32 * 1024
 MAX_SECTIONS = 16
 MAX_LINES = 1200
 MAX_LINE_CHARS = 1024
+MAX_OF_A_KIND = 64
+"""Lines of one section that say the same kind of thing: codecs, sources, extensions. Feedback is
+bounded by the codecs that it is about."""
 
 MID_EXTENSION: Final = 1
 AUDIO_LEVEL_EXTENSION: Final = 2
@@ -229,7 +233,10 @@ def _codec_lines(codec: CodecInfo, kind: Kind) -> list[str]:
 
 # -- Reading -------------------------------------------------------------------------------------
 
+_LINE = re.compile(r"[a-z]=[ -\U0010ffff]*")
 _MEDIA_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF((?: \d{1,3}){1,64})")
+_RTPMAP = re.compile(r"a=rtpmap:(\d{1,9}) ")
+_OUR_NUMBERS: Final = frozenset((*CODECS, *PRIMARY_OF))
 FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
 ICE_TEXT = re.compile(r"[A-Za-z0-9+/]{4,256}")
 
@@ -248,7 +255,9 @@ def read_answer(sdp: str, offered: Sequence[Section]) -> Answer:
     ufrag = only_value(lines, "a=ice-ufrag:", "ice")
     if not ICE_TEXT.fullmatch(ufrag):
         raise SdpRefused("ice", "The answer's ICE username fragment is malformed.")
-    description = parse("\r\n".join(line for line in lines if not is_aside(line)) + "\r\n")
+    if any(int(found[1]) not in _OUR_NUMBERS for found in map(_RTPMAP.match, lines) if found):
+        raise SdpRefused("payload_types", "The answer must keep the offer's payload types.")
+    description = parse(lines)
     if len(description.media) != len(offered):
         raise SdpRefused("sections", "The answer must have as many m-sections as the offer.")
     sections = {}
@@ -264,7 +273,7 @@ def checked_lines(sdp: str) -> list[str]:
     lines = sdp.replace("\r\n", "\n").rstrip("\n").split("\n")
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
         raise SdpRefused("too_large", "The session description has too many or too long lines.")
-    if lines[0] != "v=0" or not all(re.match(r"[a-z]=[ -\U0010ffff]*\Z", line) for line in lines):
+    if lines[0] != "v=0" or not all(map(_LINE.fullmatch, lines)):
         raise SdpRefused("not_sdp", "This is not a session description.")
     media = [line for line in lines if line.startswith("m=")]
     if len(media) > MAX_SECTIONS:
@@ -285,19 +294,60 @@ def only_value(lines: list[str], prefix: str, reason: str) -> str:
     return values.pop()
 
 
-def is_aside(line: str) -> bool:
-    """Lines that we never use and therefore never parse: candidates above all."""
-    return line.startswith(
-        ("a=candidate:", "a=end-of-candidates", "c=", "a=rtcp:", "b=", "a=ice-", "a=msid")
-    )
-
-
-def parse(sdp: str) -> SessionDescription:
+def parse(lines: Sequence[str]) -> SessionDescription:
+    """What checked lines say, as far as we use it. Raises SdpRefused (`not_sdp`, `too_large`)."""
     try:
-        return SessionDescription.parse(sdp)
+        return SessionDescription.parse("\r\n".join(_used(lines)) + "\r\n")
     except (ValueError, AssertionError, AttributeError, LookupError, TypeError, StopIteration):
         # aiortc's parser assumes well-formed input and says otherwise in many ways.
         raise SdpRefused("not_sdp", "The session description cannot be read.") from None
+
+
+_READ: Final = frozenset((
+    "group", "mid", "rtcp-mux", "extmap", "rtpmap", "fmtp", "rtcp-fb", "ssrc", "ssrc-group",
+    "sendrecv", "sendonly", "recvonly", "inactive",
+))  # fmt: skip
+_READ_FEEDBACK: Final = frozenset(value for values in FEEDBACK.values() for value in values)
+_ATTRIBUTE: Final = re.compile(r"a=([^:]*):?([^ ]*) ?(.*)", re.DOTALL)
+
+
+def _used(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that are parsed: those that we use, each once a section.
+
+    The parser walks all codecs for each line about a codec, and all sources for each about a
+    source: a thousand of both would hold the loop for a second. So what says nothing new, or what
+    we never ask for, it does not see; candidates least of all.
+    """
+    numbers: frozenset[str] = frozenset()
+    counts: Counter[str] = Counter()
+    seen: set[tuple[str, str, str]] = set()
+    for line in lines:
+        if line[0] != "a":
+            if line[0] == "m":
+                numbers = frozenset(line.split(" ")[3:])
+                counts.clear()
+                seen.clear()
+            if line[0] in "vostm":
+                yield line
+            continue
+        found = _ATTRIBUTE.fullmatch(line)
+        assert found is not None
+        name, about, value = found.groups()
+        if name not in _READ:
+            continue
+        if name == "rtcp-fb" and not (
+            value in _READ_FEEDBACK and (about == "*" or about in numbers)
+        ):
+            continue
+        # Of a source its number is all we read.
+        key = (name, about, "" if name == "ssrc" else value)
+        if key in seen:
+            continue
+        seen.add(key)
+        counts[name] += 1
+        if counts[name] > MAX_OF_A_KIND and name != "rtcp-fb":
+            raise SdpRefused("too_large", f"A section has more than {MAX_OF_A_KIND} {name} lines.")
+        yield line
 
 
 def _answered(section: Section, media: MediaDescription) -> AnsweredSection:
@@ -344,8 +394,9 @@ def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
         if group.semantic == "FID" and len(group.items) == 2
     }
     known = [description.ssrc for description in media.ssrc]
+    repairing = set(repairs.values())
     return tuple(
         (ssrc, int(repairs[ssrc]) if ssrc in repairs else None)
         for ssrc in known
-        if ssrc not in repairs.values()
+        if ssrc not in repairing
     )[:4]

@@ -6,6 +6,7 @@ ends. It lives in this process, as its room does: after a restart the device beg
 RFC 9725 (WHIP), draft-ietf-wish-whep (WHEP), RFC 6750 (bearer). Routes: signaling/routes.py.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -134,7 +135,8 @@ class Devices:
         """
         self._forget_ended()
         grant = self._verified(door, room_id, bearer)
-        offer = _offer(body)
+        # A full one takes ten milliseconds, for which no packet should wait.
+        offer = await asyncio.to_thread(_offer, body)
         tracks = _tracks(door, offer, grant)
         await self._not_taken_back(grant)
         try:

@@ -13,8 +13,12 @@ from media.sdp import (
     Answer,
     SdpRefused,
     Section,
+    _used,
+    checked_lines,
+    parse,
     rank_codecs,
     read_answer,
+    sources_of,
     write_offer,
 )
 
@@ -194,3 +198,57 @@ def test_the_codec_that_most_receivers_take_leads(
     ranked = rank_codecs((H264, VP8), takers, in_use)
     assert ranked[0] is first
     assert set(ranked) == {VP8, H264}
+
+
+def hostile(*extra: str) -> str:
+    """One section with as many `extra` lines as a description may have."""
+    head = [
+        "v=0", f"a=fingerprint:sha-256 {FINGERPRINT}", "a=setup:active", "a=ice-ufrag:their",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96 97", "a=mid:m0", "a=rtcp-mux", "a=sendonly",
+    ]  # fmt: skip
+    return "\r\n".join([*head, *extra[:1_190]]) + "\r\n"
+
+
+def test_what_multiplies_in_the_parser_is_bounded_before_it() -> None:
+    """1,190 lines, each of which the parser would hold against every codec or every source."""
+    codecs = [f"a=rtpmap:{number % 250} VP8/90000" for number in range(595)]
+    stars = ["a=rtcp-fb:* nack"] * 595
+    (media,) = parse(checked_lines(hostile(codecs[96], *stars))).media
+    assert [len(codec.rtcpFeedback) for codec in media.rtp.codecs] == [1], "said once, kept once"
+    assert reason_of_parsing(hostile(*codecs, *stars)) == "too_large"
+    assert reason_of_parsing(hostile(*(f"a=ssrc:{n} cname:x" for n in range(1_000)))) == "too_large"
+    assert reason_of_parsing(hostile(*(f"a=extmap:{n} x" for n in range(1_000)))) == "too_large"
+    foreign = hostile(*(f"a=rtcp-fb:{n} nack" for n in range(1_000)))
+    assert parse(checked_lines(foreign)).media[0].rtp.codecs == []
+
+
+def reason_of_parsing(sdp: str) -> str:
+    with pytest.raises(SdpRefused) as refusal:
+        parse(checked_lines(sdp))
+    return str(refusal.value.details["reason"])
+
+
+def test_a_source_with_many_lines_is_one_source() -> None:
+    lines = [f"a=ssrc:{11 + n % 2} attribute{n}:x" for n in range(900)]
+    (media,) = parse(checked_lines(hostile("a=ssrc-group:FID 11 12", *lines))).media
+    assert sources_of(media) == ((11, 12),)
+
+
+def test_foreign_codecs_of_an_answer_are_refused_before_they_are_parsed() -> None:
+    assert reason(answer(("a=mid:m0", "a=mid:m0\r\na=rtpmap:120 VP9/90000"))) == "payload_types"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a=candidate:1 1 udp 1 192.0.2.1 1 typ host",
+        "a=x-unknown:1",
+        "a=rtcp-fb:96 strange",
+        "a=rtcp-fb:120 nack",
+        "b=AS:1",
+        "a=rtcp-mux",
+    ],
+)
+def test_what_we_never_use_or_know_already_is_not_parsed(line: str) -> None:
+    """Counted, not timed: how many lines reach the parser, of all that were sent."""
+    assert len(list(_used(checked_lines(hostile(*[line] * 400))))) < 10
