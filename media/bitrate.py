@@ -8,11 +8,13 @@ few times a second (docs/decisions/0006-picture-gives-way.md says why that is en
     Uplink     a client's line to us: delay and loss as we measure them → what to allow (REMB)
     Downlink   our line to a client: its own estimate (REMB), round trip, loss → what to ask of
                senders, when to leave the picture out, how many repairs to send
+    Inflow     what a client sends whatever it was allowed → when its line must be closed
 
 Pure: times are monotonic nanoseconds and are arguments.
 """
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Final
 
 MS: Final = 1_000_000  # nanoseconds
@@ -67,6 +69,14 @@ HOLD_LONGEST_NS: Final = 60 * SECOND
 # A picture let through again asks its sender for no more than this at first.
 RESUME_BPS: Final = 80_000
 RESUME_AHEAD_NS: Final = 1 * SECOND  # asked for before the picture is let through
+# What a participant may send in all, whatever its client makes of REMB. The greediest honest one is
+# a codec box with 1080p and a document camera; a page keeps to VIDEO_CAP_BPS a line.
+INFLOW_CAP_BPS: Final = 12_000_000
+# It may be so far ahead of the cap: four seconds at double the cap, or a burst of keyframes.
+INFLOW_AHEAD_BYTES: Final = 6_000_000
+# From here on it is reminded of its allowance.
+INFLOW_MUCH_BYTES: Final = 1_500_000
+
 REPAIR_BYTES: Final = 1_150
 REPAIRS_LEAST: Final = 1
 REPAIR_SHARE: Final = 0.1
@@ -238,6 +248,42 @@ class Uplink:
         if not self._capacity_bps or now_ns - self._capacity_at_ns > CAPACITY_FRESH_NS:
             return 1.5
         return min(1.5, 1 + 0.03 * self._quiet_seconds)
+
+
+class Load(StrEnum):
+    FITS = "fits"
+    MUCH = "much"
+    TOO_MUCH = "too_much"
+
+
+class Inflow:
+    """What one participant sends, over all its legs: a bucket that drains at the cap.
+
+    In any T seconds it brings at most `INFLOW_AHEAD_BYTES`, T seconds' worth of the cap, and what
+    comes between two samples.
+    """
+
+    __slots__ = ("_octets", "_sampled_at_ns", "ahead_bytes")
+
+    def __init__(self) -> None:
+        self.ahead_bytes = 0
+        self._octets = 0
+        self._sampled_at_ns = 0
+
+    def new_leg(self) -> None:
+        """The counter begins again at 0. What came too much stays: a leg is made in a second."""
+        self._octets = 0
+
+    def sample(self, now_ns: int, octets: int) -> Load:
+        """`octets`: all that this leg has brought so far."""
+        drained = (now_ns - self._sampled_at_ns) * INFLOW_CAP_BPS // (8 * SECOND)
+        came, self._octets = octets - self._octets, octets
+        self.ahead_bytes = max(0, self.ahead_bytes + came - drained)
+        self._sampled_at_ns = now_ns
+        if self.ahead_bytes > INFLOW_AHEAD_BYTES:
+            self.ahead_bytes = INFLOW_AHEAD_BYTES  # who then sends as others do may come back
+            return Load.TOO_MUCH
+        return Load.MUCH if self.ahead_bytes > INFLOW_MUCH_BYTES else Load.FITS
 
 
 class Downlink:

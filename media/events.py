@@ -18,6 +18,9 @@ class Quality(StrEnum):
     POOR = "poor"
 
 
+TOO_MUCH = "too_much"
+
+
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
     """ICE and DTLS are through on this leg: media can flow both ways."""
@@ -40,8 +43,9 @@ class PeerBack:
 
 @dataclass(frozen=True, slots=True)
 class PeerLost:
-    """This leg is over: `closed` by the client, `no_consent` for 30 s, `never_connected`, or
-    `dtls_failed`. The peer stays in the room; `new_leg()` starts it again."""
+    """This leg is over: `closed` by the client, `no_consent` for 30 s, `never_connected`,
+    `dtls_failed`, or `TOO_MUCH` was sent. The peer stays in the room; `new_leg()` starts it
+    again."""
 
     reason: str
 

@@ -359,6 +359,10 @@ class Feedback:
                 leg.allowed_at_ns = now_ns
                 self._send_rtcp(leg, allowance)
 
+    def remind(self, leg: Leg, now_ns: int) -> None:
+        """It sends more than anybody was allowed: say once more what that is."""
+        self._allow(leg, now_ns)
+
     def _slow_senders_to(self, leg: Leg, now_ns: int) -> None:
         """The line to `leg` has become thinner: whoever it watches hears of it now."""
         repairs = leg.downlink.repairs(now_ns, RESENDS_PER_SECOND)

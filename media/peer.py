@@ -17,8 +17,10 @@ from typing import Literal, Protocol
 import structlog
 
 from core.ids import ParticipantId
+from media.bitrate import Inflow, Load
 from media.dtls import DtlsAssociation
 from media.events import (
+    TOO_MUCH,
     MediaEvent,
     OfferNeeded,
     PeerBack,
@@ -181,6 +183,7 @@ class Peer:
         self._totals = (0, 0)
         self._bitrates_bps = (0, 0)
         self._recorded_round_trip_ns = 0  # the shortest of this leg; 0 = none yet
+        self._inflow = Inflow()
         self.leg = self._open_leg(1)
         self._publish(publishes)
 
@@ -466,6 +469,8 @@ class Peer:
             return
         if not leg.is_connected:
             return
+        if self._is_drowning_us(now_ns):
+            return
         self._transports.feedback.sample(leg, now_ns)
         silent_ns = now_ns - leg.last_packet_ns
         is_sending = any(
@@ -484,6 +489,21 @@ class Peer:
             self._is_silent = True
             self._mark(MarkKind.SILENT, leg.last_packet_ns)
             self._notify(PeerSilent(silent_ns // MS))
+
+    def _is_drowning_us(self, now_ns: int) -> bool:
+        """Whether this leg has brought so much that it was closed: it would fill the disk and
+        everybody's line."""
+        leg = self.leg
+        load = self._inflow.sample(now_ns, leg.bytes_in)
+        if load is Load.MUCH:
+            self._transports.feedback.remind(leg, now_ns)
+        elif load is Load.TOO_MUCH:
+            log.warning(
+                "media_too_much_sent", participant_id=self.participant_id, leg=leg.number,
+                bytes_in=leg.bytes_in,
+            )  # fmt: skip
+            self._lose(TOO_MUCH)
+        return self._is_lost
 
     def every_second(self, now_ns: int) -> None:
         """Reports to the client, bitrates and quality."""
@@ -644,6 +664,7 @@ class Peer:
         self._remote_fingerprint = None
         self._is_silent = self._is_lost = self._has_joined = False
         self._totals = (0, 0)
+        self._inflow.new_leg()
         self._dtls = self._transports.attach(leg, self._connected, self._lose)
         return leg
 

@@ -115,9 +115,10 @@ class MediaSilent:
 
 @dataclass(frozen=True, slots=True)
 class MediaGone:
-    """This leg is over."""
+    """This leg is over; we may have closed it because it sent too much."""
 
     participant_id: ParticipantId
+    has_sent_too_much: bool = False
 
 
 @dataclass(frozen=True, slots=True)

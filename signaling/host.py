@@ -24,6 +24,7 @@ from core.errors import ReceptionError, Unavailable
 from core.grants import Grant
 from core.ids import AppointmentId, ParticipantId, RoomId, SessionId, new_id
 from media.events import (
+    TOO_MUCH,
     MediaEvent,
     OfferNeeded,
     PeerBack,
@@ -237,6 +238,8 @@ class RoomHost:
             if isinstance(event, QualityChanged):
                 self.status.qualities[participant_id] = event.quality
                 continue
+            if event == PeerLost(TOO_MUCH):
+                self.status.note_excess(participant_id)
             if (fact := _fact_of(participant_id, event)) is not None:
                 self.feed(fact)
 
@@ -608,8 +611,8 @@ def _fact_of(participant_id: ParticipantId, event: MediaEvent) -> Fact | None:
             return MediaConnected(participant_id)
         case PeerSilent():
             return MediaSilent(participant_id)
-        case PeerLost():
-            return MediaGone(participant_id)
+        case PeerLost(reason):
+            return MediaGone(participant_id, has_sent_too_much=reason == TOO_MUCH)
         case OfferNeeded():
             return OfferWanted(participant_id)
         case SpeakingChanged(speaking):

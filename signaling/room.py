@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from core.errors import Conflict, Gone, ReceptionError
+from core.errors import Conflict, Gone, ReceptionError, TooMany
 from core.grants import Grant
 from core.ids import ParticipantId, RoomId, SessionId
 from signaling.effects import (
@@ -95,6 +95,8 @@ MAX_SEATS = 12
 """A reception, not a hall; every seat costs forwarding to every other."""
 MAX_UNANSWERED_OFFERS = 3
 LEG_SPACING_MS = 1_000
+BARRED_MS = 30_000
+"""How long a device that sent too much stays outside: it tries again by itself, and for ever."""
 FIRST_ENTRY_MS = 10_000
 """How long a new room waits for the one who had it opened."""
 
@@ -142,6 +144,12 @@ class DeviceBusy(Conflict):
     """This seat's device is connected: a Grant serves one session at a time."""
 
     code = "device_busy"
+
+
+class TooMuchSent(TooMany):
+    """This device's last session was ended because it sent far too much."""
+
+    code = "too_much_sent"
 
 
 class TalkOver(Gone):
@@ -290,7 +298,7 @@ class Room:
             case SocketGone():
                 self._socket_gone(fact)
             case MediaConnected() | MediaSilent() | MediaGone():
-                self._media_changed(fact)
+                self._media_changed(fact, now_ms)
             case OfferWanted():
                 if seat := self._seat(fact.participant_id):
                     seat.offer.wanted = True
@@ -384,7 +392,7 @@ class Room:
     def _plugged_in(self, fact: PluggedIn, now_ms: int) -> None:
         """Seat a device. It is there for as long as its media is, and for the grace time."""
         seat = self.seats.get(ParticipantId(fact.grant.participant_id))
-        refusal = self._why_not(seat)
+        refusal = self._why_not(seat, now_ms)
         if refusal is not None:
             self._out.append(RefuseOffer(refusal))
             return
@@ -400,13 +408,16 @@ class Room:
                 self._out.append(SetPublishes(seat.participant_id, fact.publishes))
         self._out.append(AnswerOffer(fact.grant, fact.offer, seat.leg))
 
-    def _why_not(self, seat: Seat | None) -> ReceptionError | None:
+    def _why_not(self, seat: Seat | None, now_ms: int) -> ReceptionError | None:
         if self.is_over:
             return TalkOver("This session is over.")
         if not any(self._people()):
             return RoomNotOpen()
         if seat is None and len(self.seats) >= MAX_SEATS:
             return RoomFull("This room is full.")
+        if seat is not None and now_ms < seat.barred_until_ms:
+            words = "This device sent far too much. Lower its bit rate below 12 Mbit/s."
+            return TooMuchSent(words, retry_after_s=-(-(seat.barred_until_ms - now_ms) // 1000))
         if seat is not None and not seat.has_left and seat.media is Media.CONNECTED:
             return DeviceBusy("This device is connected already. End that session first.")
         return None
@@ -421,6 +432,7 @@ class Room:
             grant=grant, resume_token=resume_token, leg_since_ms=now_ms,
             leg=self.rules.first_leg if old is None else old.leg + 1,
             publishing=first_tracks(grant), seq=0 if old is None else old.seq,
+            barred_until_ms=0 if old is None else old.barred_until_ms,
         )  # fmt: skip
         self.seats[seat.participant_id] = seat
         if self.state is not RoomState.LIVE:
@@ -571,7 +583,7 @@ class Room:
         if not seat.offer.is_free:
             seat.offer.clear()
 
-    def _media_changed(self, fact: MediaConnected | MediaSilent | MediaGone) -> None:
+    def _media_changed(self, fact: MediaConnected | MediaSilent | MediaGone, now_ms: int) -> None:
         seat = self._seat(fact.participant_id)
         if seat is None:
             return
@@ -582,10 +594,22 @@ class Room:
                 # Silence is news only about a leg that was heard.
                 if seat.media is Media.CONNECTED:
                     seat.media = Media.SILENT
-            case MediaGone():
+            case MediaGone(_, has_sent_too_much):
                 seat.media = Media.GONE
+                if has_sent_too_much:
+                    self._turn_off(seat, now_ms)
         if seat.media is not Media.CONNECTED:
             seat.speaking = False
+
+    def _turn_off(self, seat: Seat, now_ms: int) -> None:
+        """Its line was closed for what it sent. A person is told why and comes back on a new leg; a
+        device hears nothing, so its session ends."""
+        if seat.is_device:
+            seat.barred_until_ms = now_ms + BARRED_MS
+            self._leave(seat)
+        elif seat.socket_id is not None:
+            words = "Your device sent far too much, so its line was closed. It connects anew."
+            self._send(seat.socket_id, Error(id=None, code="too_much_sent", message=words))
 
     def _spoke(self, fact: Spoke) -> None:
         seat = self._seat(fact.participant_id)

@@ -65,6 +65,8 @@ class Seat:
     is_missing: bool = False
     """Left without a word: the grace time ran out."""
     media: Media = Media.NONE
+    barred_until_ms: int = 0
+    """A device that sent too much is not taken in again before."""
     gone_since_ms: int | None = None
     """Since when neither socket nor media is there."""
     muted: set[Track] = field(default_factory=set)

@@ -1,11 +1,15 @@
 """Sound first: a picture shrinks before a queue grows long, and only as far as it must."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.clock import ManualClock
 from media.bitrate import (
     HOLD_FIRST_NS,
+    INFLOW_AHEAD_BYTES,
+    INFLOW_CAP_BPS,
     LOSS_FLOOR_BPS,
     MS,
     OVERHEAD_BYTES,
@@ -15,6 +19,8 @@ from media.bitrate import (
     VIDEO_FLOOR_BPS,
     VIDEO_START_BPS,
     Downlink,
+    Inflow,
+    Load,
     Uplink,
     share_bps,
     slowest_bps,
@@ -230,3 +236,90 @@ def test_pictures_share_a_line_and_the_slowest_receiver_counts() -> None:
     assert share_bps(60_000, 4) == VIDEO_FLOOR_BPS
     assert slowest_bps([900_000, 300_000]) == 300_000
     assert slowest_bps([]) == VIDEO_CAP_BPS
+
+
+def test_a_picture_shrunk_for_a_thin_receiver_grows_back_when_its_line_is_good_again() -> None:
+    """A receiver that sends no estimates of its own: all we have is its round trip."""
+    clock = ManualClock(datetime(2026, 3, 2, tzinfo=UTC), SECOND)
+    downlink = Downlink()
+    sent_octets = 0
+
+    def second(queue_ms: float) -> int:
+        """A sender that obeys, for a second; what it may send from then on."""
+        nonlocal sent_octets
+        sent_octets += min(1_500_000, downlink.limit_bps(clock.monotonic_ns())) // 8
+        clock.advance(timedelta(seconds=1))
+        downlink.round_trip(40 + queue_ms, 0.0, clock.monotonic_ns())
+        downlink.second(clock.monotonic_ns(), video_octets=sent_octets, loss=0.0)
+        return downlink.limit_bps(clock.monotonic_ns())
+
+    assert [second(0) for _ in range(3)][-1] == VIDEO_CAP_BPS
+    thin = [second(500) for _ in range(12)]
+    assert thin[-1] < 400_000
+    assert thin == sorted(thin, reverse=True)
+    good = [second(0) for _ in range(20)]
+    assert good == sorted(good), "it grows, and never falls back"
+    assert good[0] > thin[-1], "from the first good second on"
+    assert good[-1] == VIDEO_CAP_BPS
+
+
+def test_a_picture_that_was_held_grows_back_to_its_full_size() -> None:
+    clock = ManualClock(datetime(2026, 3, 2, tzinfo=UTC), SECOND)
+    downlink = Downlink()
+    sent_octets = 0
+    limits: list[int] = []
+    for n in range(60):
+        now_ns = clock.monotonic_ns()
+        downlink.estimated(30_000 if n < 10 else 5_000_000, now_ns)
+        downlink.second(now_ns, video_octets=sent_octets, loss=0.0)
+        if not downlink.is_held:
+            sent_octets += min(1_500_000, downlink.limit_bps(now_ns)) // 8
+        limits.append(downlink.limit_bps(now_ns))
+        clock.advance(timedelta(seconds=1))
+    assert min(limits) <= 80_000
+    assert not downlink.is_held
+    assert limits[-1] == VIDEO_CAP_BPS
+
+
+def test_an_honest_sender_may_send_for_ever_at_the_cap() -> None:
+    inflow = Inflow()
+    loads = {inflow.sample(n * SECOND, n * INFLOW_CAP_BPS // 8) for n in range(1, 3_600)}
+    assert loads == {Load.FITS}
+
+
+def test_a_burst_of_keyframes_is_no_flood() -> None:
+    inflow = Inflow()
+    inflow.sample(SECOND, 0)
+    octets = 0
+    for n in range(1, 200):
+        octets += 2_000_000 if n % 40 == 0 else 60_000  # every 4 s, beside 4.8 Mbit/s
+        assert inflow.sample(SECOND + n * 100 * MS, octets) is not Load.TOO_MUCH
+
+
+@pytest.mark.parametrize(("mbps", "lasts_s"), [(13, 48), (24, 4), (120, 0.5), (1_000, 0.1)])
+def test_the_more_is_sent_too_much_the_sooner_it_ends(mbps: int, lasts_s: float) -> None:
+    inflow = Inflow()
+    inflow.sample(SECOND, 0)
+    loads: list[Load] = []
+    octets = 0
+    while Load.TOO_MUCH not in loads:
+        octets += mbps * 1_000_000 // 80
+        loads.append(inflow.sample(SECOND + (len(loads) + 1) * 100 * MS, octets))
+    seconds = len(loads) / 10
+    assert seconds == pytest.approx(lasts_s, abs=0.2)
+    if seconds > 1:
+        assert Load.MUCH in loads, "it is reminded first"
+    sample_bytes = mbps * 1_000_000 // 80
+    assert octets <= INFLOW_AHEAD_BYTES + seconds * INFLOW_CAP_BPS / 8 + sample_bytes
+
+
+def test_a_new_leg_does_not_forget_what_was_sent_on_the_one_before() -> None:
+    inflow = Inflow()
+    inflow.sample(SECOND, 0)
+    assert inflow.sample(2 * SECOND, 10_000_000) is Load.TOO_MUCH
+    inflow.new_leg()
+    assert inflow.sample(2 * SECOND + 100 * MS, 300_000) is Load.TOO_MUCH
+    inflow.new_leg()
+    loads = [inflow.sample((3 + n) * SECOND, n * 400_000) for n in range(10)]
+    assert Load.TOO_MUCH not in loads, "who sends as others do may come back"
+    assert loads[-1] is Load.FITS

@@ -7,6 +7,7 @@ import pytest
 from core.ids import ParticipantId
 from media.client import with_only
 from media.events import (
+    TOO_MUCH,
     MediaEvent,
     OfferNeeded,
     PeerBack,
@@ -540,6 +541,27 @@ def test_consent_is_lost_after_thirty_seconds_and_said_once(world: World) -> Non
     assert [e for e in events if isinstance(e, PeerLost)] == [PeerLost("no_consent")]
     assert not villager.leg.is_connected
     assert villager.stats().state == "lost"
+
+
+def test_a_leg_that_brings_far_too_much_is_closed_and_the_next_one_is_not(world: World) -> None:
+    villager, events = world.connected("villager", CAMERA)
+    villager.check(world.time_ns)
+    villager.leg.bytes_in += 60_000_000
+    villager.check(world.time_ns + SECOND // 10)
+    assert events == [PeerLost(TOO_MUCH)]
+    assert not villager.leg.is_connected
+    villager.new_leg()
+    accept(villager)
+    world.time_ns += SECOND
+    events.clear()
+    key = bytes(28)
+    world.connect[villager.leg](
+        SrtpSession.inbound(key, GCM), SrtpSession.outbound(key, GCM), "GCM"
+    )
+    villager.leg.bytes_in += 500_000
+    villager.check(world.time_ns + SECOND // 10)
+    assert PeerLost(TOO_MUCH) not in events
+    assert villager.leg.is_connected
 
 
 def test_who_answers_but_never_connects_is_lost_too(world: World) -> None:

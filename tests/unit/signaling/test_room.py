@@ -7,7 +7,9 @@ import pytest
 
 from core.grants import Grant
 from core.ids import ParticipantId, RoomId, SessionId
+from media.offers import ClientOffer
 from signaling.effects import (
+    AnswerOffer,
     AnswerRefused,
     AnswerTaken,
     ClosePeer,
@@ -27,7 +29,9 @@ from signaling.effects import (
     OfferMade,
     OfferWanted,
     OpenPeer,
+    PluggedIn,
     Post,
+    RefuseOffer,
     Returned,
     RoomMessage,
     Said,
@@ -70,7 +74,7 @@ from signaling.protocol import (
     Speaking,
     Track,
 )
-from signaling.room import LiveSession, Room, Rules
+from signaling.room import BARRED_MS, LiveSession, Room, Rules
 from tests.support.rooms import NOON, ROOM, make_grant
 
 T = TypeVar("T")
@@ -774,3 +778,44 @@ def test_a_restored_room_waits_for_the_others_though_the_first_left_again() -> N
     assert stage.sent(Resumed)
     stage.wait(120_000)
     assert stage.room.state is RoomState.LIVE
+
+
+def test_a_person_whose_line_sent_too_much_is_told_why_and_may_come_back(stage: Stage) -> None:
+    socket_id = stage.enter("petitioner")
+    stage.feed(MediaConnected(KIOSK))
+    stage.feed(MediaGone(KIOSK, has_sent_too_much=True))
+    (error,) = stage.sent(Error)
+    assert isinstance(error, Error)
+    assert (error.id, error.code, error.fatal) == (None, "too_much_sent", False)
+    assert Send(socket_id, error) in stage.seen
+    assert stage.room.seats[KIOSK].state is ParticipantState.SILENT
+    stage.wait(1_000)
+    stage.say(KIOSK, MediaLost(type="media_lost", id="m"))
+    assert stage.effects(NewLeg) == [NewLeg(KIOSK)]
+
+
+def test_a_line_that_is_lost_otherwise_blames_nobody(stage: Stage) -> None:
+    stage.enter("petitioner")
+    stage.feed(MediaConnected(KIOSK))
+    stage.feed(MediaGone(KIOSK))
+    assert not stage.sent(Error)
+
+
+def test_a_device_that_sent_too_much_is_let_go_and_stays_outside_for_a_while(stage: Stage) -> None:
+    stage.enter("official")
+    camera = make_grant("device")
+    offer = ClientOffer("ufrag", "AB", False, ())
+    stage.feed(PluggedIn(camera, (Track.CAMERA,), offer))
+    who = ParticipantId("device-1")
+    stage.feed(MediaConnected(who))
+    stage.feed(MediaGone(who, has_sent_too_much=True))
+    assert ClosePeer(who) in stage.seen
+    assert stage.room.seats[who].has_left
+    stage.wait(BARRED_MS - 1_000)
+    stage.feed(PluggedIn(camera, (Track.CAMERA,), offer))
+    (refused,) = stage.effects(RefuseOffer)
+    assert refused.refusal.code == "too_much_sent"
+    assert refused.refusal.details["retry_after_s"] == 1
+    stage.wait(1_000)
+    stage.feed(PluggedIn(camera, (Track.CAMERA,), offer))
+    assert stage.effects(AnswerOffer)

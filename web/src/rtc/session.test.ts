@@ -423,6 +423,18 @@ describe('lost media', () => {
     expect(socket().count('media_lost')).toBe(2);
   });
 
+  test('closed by the server for sending too much is asked for again, and the page says why', async () => {
+    await join();
+    socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));
+    await settle();
+    const words = { id: null, message: 'Too much.', fatal: false };
+    socket().say({ type: 'error', code: 'too_much_sent', ...words });
+    expect(call.state.isCutOff).toBe(true);
+    expect(socket().count('media_lost')).toBe(1);
+    await vi.advanceTimersByTimeAsync(31_000);
+    expect(call.state.isCutOff).toBe(false);
+  });
+
   test('that failed while signaling was away is asked for after the resume, but not twice', async () => {
     await join();
     socket().say(offer(1, 0, [['0', 'me', 'camera', 'send']]));

@@ -43,6 +43,8 @@ const HEAL_WITHIN_MS = 500;
 const SERVER_HEARS_WITHIN_MS = 1_500;
 /** A media_lost that was refused (legs may be begun once a second) is said again. */
 const ASK_AGAIN_MS = 1_000;
+/** Long enough to be read by somebody who looks away at first. */
+const CUT_OFF_SHOWN_MS = 30_000;
 /** A reconnect that has not been welcomed by then is checked by knocking. */
 const KNOCK_AFTER_MS = 700;
 
@@ -66,6 +68,7 @@ export class CallSession {
   private lastTotals: LineTotals | null = null;
   private retry: ReturnType<typeof setTimeout> | undefined;
   private heal: ReturnType<typeof setTimeout> | undefined;
+  private cutOffShown: ReturnType<typeof setTimeout> | undefined;
   private sampling: ReturnType<typeof setInterval> | undefined;
   private readonly knocker: Knocker;
 
@@ -301,6 +304,7 @@ export class CallSession {
       case 'error':
         // After `no_answer` the server rests until we ask: our transport never came up.
         if (message.code === 'no_answer') this.mediaLost();
+        else if (message.code === 'too_much_sent') this.cutOff();
         else if (message.fatal && !COMES_BACK.has(message.code)) this.fail(message);
         return;
       default:
@@ -394,6 +398,14 @@ export class CallSession {
     }
   }
 
+  /** Our line was closed for what it carried. We come back by ourselves; people should know why. */
+  private cutOff(): void {
+    clearTimeout(this.cutOffShown);
+    this.set({ isCutOff: true });
+    this.cutOffShown = setTimeout(() => this.set({ isCutOff: false }), CUT_OFF_SHOWN_MS);
+    this.mediaLost();
+  }
+
   /** Packets of ours that vanish on the way are noticed there first. */
   private serverHears(me: ParticipantState): void {
     if (me === 'silent') this.healWithin(SERVER_HEARS_WITHIN_MS);
@@ -467,6 +479,7 @@ export class CallSession {
   }
 
   private stop(): void {
+    clearTimeout(this.cutOffShown);
     clearTimeout(this.retry);
     this.knocker.stop();
     clearInterval(this.sampling);

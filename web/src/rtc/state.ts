@@ -41,6 +41,8 @@ export interface CallState {
   muted: ReadonlySet<Track>;
   ended: Pick<Ended, 'reason' | 'session_id'> | null;
   refusal: { code: string; message: string } | null;
+  /** The server has closed our line just now, because far too much came from here. */
+  isCutOff: boolean;
 }
 
 export const INITIAL: CallState = {
@@ -63,6 +65,7 @@ export const INITIAL: CallState = {
   muted: new Set(),
   ended: null,
   refusal: null,
+  isCutOff: false,
 };
 
 function withRoom(state: CallState, snapshot: RoomSnapshot, now_ms: number): CallState {
