@@ -120,13 +120,22 @@ async def confirm(tx: AsyncSession, now: Seen, their_time: datetime, by: Staff) 
             "one of them is wrong. Set it right first."
         )
     found = await look(tx, now)
-    row = await tx.get_one(ClockAnchor, now.boot_id)
-    row.wall_at, row.mono_ns, row.known_at = now.wall, now.mono_ns, None
-    row.confirmed_by = by.account_id
+    await vouch(tx, now, by.account_id)
     await audit.record(
         tx, now=now.wall, actor=by.actor, action="clock_confirmed", object_kind="clock",
         object_id=now.boot_id, off_ms=None if found is None else off_ms(found),
         against=None if found is None else found.against.value,
+    )  # fmt: skip
+
+
+async def vouch(tx: AsyncSession, now: Seen, account_id: str | None) -> None:
+    """From here on the clock is right by this person's word; None: it is rehearsed (app/seed.py),
+    and nobody takes its days for real ones."""
+    await tx.merge(
+        ClockAnchor(
+            boot_id=now.boot_id, wall_at=now.wall, mono_ns=now.mono_ns, known_at=None,
+            confirmed_by=account_id,
+        )
     )  # fmt: skip
 
 

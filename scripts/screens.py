@@ -76,23 +76,24 @@ class Album:
 
     async def take_in(self, page: Page, name: str, languages: Sequence[str]) -> None:
         """The page as it stands in each language, and back in the first one."""
-        for language in languages:
+        wanted = [each for each in languages if self.only in f"{name}.{each}"]
+        for language in wanted:
             await speak(page, language)
             await self.take(page, f"{name}.{language}")
-        await speak(page, languages[0])
+        if wanted:
+            await speak(page, languages[0])
 
 
 async def speak(page: Page, language: str) -> None:
     """Press the language's own name. A picture is never named after a language it is not in."""
-    button = page.get_by_role("button", name=LANGUAGES[language], exact=True)
+    name = LANGUAGES[language]
+    button = page.get_by_role("button", name=name, exact=True)
+    choice = page.get_by_role("radio", name=name, exact=True)
+    await button.or_(choice).first.wait_for(state="attached")
     if await button.count():
         await button.first.click()
-        return
-    choice = page.get_by_role("radio", name=LANGUAGES[language], exact=True)
-    if await choice.count():
+    else:
         await choice.first.check(force=True)
-        return
-    raise RuntimeError(f"{page.url} offers no choice of language")
 
 
 def slug(path: str) -> str:
