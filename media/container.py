@@ -18,6 +18,8 @@ from media import depayload
 
 _MICRO: Final = Fraction(1, 1_000_000)
 Format = Literal["webm", "mp4"]
+OPUS_HEAD: Final = b"OpusHead" + struct.pack("<BBHIhB", 1, 2, 0, 48_000, 0, 0)
+"""Stereo at 48 kHz (RFC 7845, 5.1). Pre-skip is 0: the first packet is heard when it was spoken."""
 
 
 class Sample(NamedTuple):
@@ -76,16 +78,12 @@ def write_container(
 
 
 def _opus_template() -> bytes:
-    """The smallest Ogg Opus stream (RFC 7845): a stream header without opening an encoder.
-
-    Pre-skip is 0: the first packet is heard when it was spoken.
-    """
-    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 2, 0, 48_000, 0, 0)
+    """The smallest Ogg Opus stream (RFC 7845): a stream header without opening an encoder."""
     tags = b"OpusTags" + struct.pack("<II", 0, 0)
     return b"".join(
         _ogg_page(payload, number, flags)
         for number, (payload, flags) in enumerate(
-            ((head, 2), (tags, 0), (depayload.SILENCE, 4))  # first page, middle, last page
+            ((OPUS_HEAD, 2), (tags, 0), (depayload.SILENCE, 4))  # first page, middle, last page
         )
     )
 

@@ -10,12 +10,12 @@ import mmap
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from media import depayload, journal, scan
+from media import depayload, journal, reel, scan
 from media.depayload import Packet
 from media.journal import (
     JournalDamaged,
@@ -35,6 +35,9 @@ from media.timing import (
     ntp_to_ns,
     spread,
 )
+
+if TYPE_CHECKING:
+    from media._reel import Track as _Track
 
 MAX_REPORT_SPREAD_NS: Final = 100_000_000
 """Reports of one track that disagree by more than this with each other are noise or lies."""
@@ -80,6 +83,15 @@ class TrackIndex:
         self.payload_type = self.described.codec.payload_type
         self.is_vp8 = self.described.codec.mime.lower() == "video/vp8"
 
+    def take(self, found: tuple[bytes, bytes, int, int, int, int, int, int]) -> None:
+        """What `_reel.Track.found` says, in place of what one pass in Python would have noted."""
+        keys, anchors, self.first_rtp_time, self.first_arrival_ns, self.last_arrival_ns = found[:5]
+        self.keys.frombytes(keys)
+        pairs = array("q", anchors)
+        self.anchors = list(zip(pairs[::2], pairs[1::2], strict=True))
+        self.foreign = found[5]
+        self.largest = (found[6], found[7]) if found[6] else None
+
     def sort(self) -> None:
         """By sequence number; of packets that came twice the first stays."""
         if self.is_in_order:
@@ -107,16 +119,52 @@ class Leg:
 
 def index_leg(number: int, readers: list[JournalReader]) -> Leg:
     """One pass over a leg's segments, in order."""
+    leg = _indexed_quickly(number, readers)
+    if leg is None:
+        leg = _leg(number, readers)
+        for reader, base in zip(readers, leg.bases, strict=True):
+            _index_segment(leg, reader, base)
+        for track in leg.tracks.values():
+            track.sort()
+    leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
+    return leg
+
+
+def _leg(number: int, readers: list[JournalReader]) -> Leg:
     bases, total = [], 0
     for reader in readers:
         bases.append(total)
         total += reader.size_bytes
-    leg = Leg(number, readers, bases)
-    for reader, base in zip(readers, bases, strict=True):
-        _index_segment(leg, reader, base)
-    for track in leg.tracks.values():
-        track.sort()
-    leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
+    return Leg(number, readers, bases)
+
+
+def _indexed_quickly(number: int, readers: list[JournalReader]) -> Leg | None:
+    """The same by media/_reel.c, which takes the packets and leaves the other records. None if it
+    was not built, or where a journal is damaged or unusual: the pass in Python knows what to do.
+    """
+    lane = reel.built
+    if lane is None:
+        return None
+    leg = _leg(number, readers)
+    tracks: dict[int, _Track] = {}
+    try:
+        for reader, base in zip(readers, leg.bases, strict=True):
+            data, t0_ns, seed = reader.data, reader.header.t0_mono_ns, reader.header.crc_seed
+            _, offset = journal.parse_header(data)
+            while (at := lane.walk(data, offset, base, t0_ns, seed, tracks)) < reader.size_bytes:
+                record = journal.record_at(data, at, seed)
+                if record is None:
+                    return None
+                _index_record(leg, record, record.at_ns - t0_ns)
+                for index in leg.tracks.keys() - tracks.keys():
+                    codec, is_vp8 = leg.tracks[index].described.codec, leg.tracks[index].is_vp8
+                    tracks[index] = lane.Track(codec.payload_type, codec.clock_rate, is_vp8)
+                offset = at + record.size_bytes
+            reader.damage, reader.valid_end = [], reader.size_bytes
+    except (reel.Unusual, OverflowError):
+        return None
+    for index, track in leg.tracks.items():
+        track.take(tracks[index].found())
     return leg
 
 
@@ -244,7 +292,23 @@ def _payload_span(data: bytes | mmap.mmap, body: int, length: int) -> tuple[int,
 # --- the timeline --------------------------------------------------------------------------------
 
 
-def timeline_maps(leg: Leg) -> dict[int, Callable[[int], int]]:
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """From a track's extended RTP time to nanoseconds on the session's timeline: one clock read on
+    the next, and what came with the least delay was still under way for some time."""
+
+    clock_rate: int
+    clocks: tuple[ClockMap, ...]
+    under_way_ns: int
+
+    def __call__(self, ticks: int) -> int:
+        ns = ticks * 1_000_000_000 // self.clock_rate
+        for clock in self.clocks:
+            ns = clock(ns)
+        return ns - self.under_way_ns
+
+
+def timeline_maps(leg: Leg) -> dict[int, Placing]:
     """For every track of a leg: extended RTP time to nanoseconds on the session's timeline.
 
     Sender reports map RTP to the participant's clock, and that clock, common to all tracks of the
@@ -301,17 +365,16 @@ def _track_map(
     to_participant: ClockMap | None,
     to_timeline: ClockMap | None,
     under_way_ns: int,
-) -> Callable[[int], int]:
+) -> Placing:
     rate = track.described.codec.clock_rate
-    by_arrival = fit_least_delayed(track.anchors)
     if to_participant is not None and to_timeline is not None:
         chosen, second = to_participant, to_timeline
         early = sorted(second(chosen(x)) - y for x, y in track.anchors)
         # By the promptest packets, for a sender that has no time to send is late with all others;
         # not by the very first, for one packet can say anything.
         if abs(early[-1 - len(early) // PROMPT_SHARE]) <= MAX_DISAGREEMENT_NS:
-            return lambda ticks: second(chosen(ticks * 1_000_000_000 // rate)) - under_way_ns
-    return lambda ticks: by_arrival(ticks * 1_000_000_000 // rate) - under_way_ns
+            return Placing(rate, (chosen, second), under_way_ns)
+    return Placing(rate, (fit_least_delayed(track.anchors),), under_way_ns)
 
 
 def packets(leg: Leg, track: TrackIndex) -> Iterator[Packet]:

@@ -16,19 +16,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import av
 
 from core.errors import ReceptionError
 from core.ids import ParticipantId
-from media import depayload, ffmpeg, journal, manifest, speech
+from media import depayload, ffmpeg, journal, manifest, reel, speech
 from media.container import Format, Sample, write_container
 from media.depayload import Frame, H264Depayloader, VideoDepayloader, Vp8Depayloader
-from media.index import Leg, TrackIndex, index_leg, packets, timeline_maps
+from media.index import Leg, Placing, TrackIndex, index_leg, packets, timeline_maps
 from media.journal import JournalDamaged, JournalReader, MarkKind
 from media.soundtrack import Sound, run_together
 from media.tracks import CodecInfo, TrackName
+from media.webm import write_webm
+
+if TYPE_CHECKING:
+    from media import _reel
 
 RESULT_NAME: Final = "mux.json"
 RESULT_VERSION: Final = 1
@@ -130,7 +134,24 @@ class _Source:
 
     leg: Leg
     track: TrackIndex
-    to_timeline_ns: Callable[[int], int]
+    to_timeline_ns: Placing
+
+    @property
+    def plainly(self) -> tuple[Any, ...]:
+        """In the words of `_reel.Reel.pictures` and `.sounds`."""
+        leg, track, placing = self.leg, self.track, self.to_timeline_ns
+        return (
+            memoryview(track.keys).cast("B"),
+            tuple(
+                (reader.data, base, reader.header.t0_mono_ns)
+                for reader, base in zip(leg.readers, leg.bases, strict=True)
+            ),
+            self.codec.clock_rate,
+            track.first_rtp_time,
+            track.first_arrival_ns,
+            tuple((clock.origin_ns, clock.offset_ns, clock.drift) for clock in placing.clocks),
+            placing.under_way_ns,
+        )
 
     @property
     def codec(self) -> CodecInfo:
@@ -362,36 +383,17 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
     mime = f"video/{suffix}"
     if not plan.video:
         mime = "audio/webm"
-    tally = _Tally()
-    video = _peek(_video_samples(plan.video, tally))
-    audio = _peek(
-        _within(run_together(_sounds(plan.audio)), plan.audio_from_us, plan.audio_until_us)
-    )
-    if video is None and audio is None:
-        return None
-    firsts = [samples[0].at_us for samples in (video, audio) if samples is not None]
-    # Whole milliseconds, so that file time and session time differ by exactly `offset_ms`.
-    zero_us = min(firsts) // 1000 * 1000
-    size = _picture_size(plan, video[0] if video else None)
     path = out / f"{plan.stem}.{suffix}"
     part = path.with_name(f".{path.name}.part")
-    merged = heapq.merge(
-        video[1] if video else (), audio[1] if audio else (), key=lambda sample: sample.at_us
-    )
-    write_container(
-        part,
-        suffix,
-        _measured(merged, plan, tally, meter),
-        zero_us=zero_us,
-        size=size if video else None,
-        has_audio=audio is not None,
-    )
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    written = _written_quickly(plan, part, meter)
+    if written is _UNUSUAL:
+        written = _written(plan, part, suffix, meter)
+    if written is None:
+        return None
     manifest.publish(part, path)
-    offset_ms = zero_us // 1000
-    spans = speech.find_speech(path, offset_ms) if with_speech and audio else []
+    tally, has_audio, has_video = written.tally, written.has_audio, written.size is not None
+    offset_ms = written.zero_us // 1000
+    spans = speech.find_speech(path, offset_ms) if with_speech and has_audio else []
     return MuxedFile(
         kind=plan.kind,
         participant_id=plan.party.participant_id,
@@ -400,19 +402,112 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
         path=path.name,
         mime=mime,
         bytes=path.stat().st_size,
-        sha256=sha256,
-        duration_ms=max(1, (tally.end_us - zero_us) // 1000),
+        sha256=written.sha256,
+        duration_ms=max(1, (tally.end_us - written.zero_us) // 1000),
         offset_ms=offset_ms,
-        width=size[0] if video else None,
-        height=size[1] if video else None,
-        has_audio=audio is not None,
-        has_video=video is not None,
+        width=written.size[0] if written.size else None,
+        height=written.size[1] if written.size else None,
+        has_audio=has_audio,
+        has_video=has_video,
         gaps=tuple(sorted(tally.gaps, key=lambda gap: (gap.start_ms, gap.track))),
         speech=tuple(spans),
         audio_packets=tally.audio_packets,
         video_frames=tally.video_frames,
         lost_frames=tally.lost_frames,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A file that is on the disk under its working name. `size` is None for sound alone."""
+
+    tally: _Tally
+    zero_us: int
+    size: tuple[int, int] | None
+    has_audio: bool
+    sha256: str
+
+
+def _written(plan: _Plan, part: Path, suffix: Format, meter: _Meter) -> _Written | None:
+    """Write one plan's samples, each made when its turn comes; None if there are none."""
+    tally = _Tally()
+    video = _peek(_video_samples(plan.video, tally))
+    audio = _peek(
+        _within(run_together(_sounds(plan.audio)), plan.audio_from_us, plan.audio_until_us)
+    )
+    if video is None and audio is None:
+        return None
+    zero_us = _zero_us(samples[0].at_us for samples in (video, audio) if samples is not None)
+    size = (_largest(plan) or _picture_size(plan, video[0].data)) if video else None
+    merged = heapq.merge(
+        video[1] if video else (), audio[1] if audio else (), key=lambda sample: sample.at_us
+    )
+    write_container(
+        part,
+        suffix,
+        _measured(merged, plan, tally, meter),
+        zero_us=zero_us,
+        size=size,
+        has_audio=audio is not None,
+    )
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Written(tally, zero_us, size, audio is not None, sha256)
+
+
+def _zero_us(firsts: Iterable[int]) -> int:
+    """Whole milliseconds, so that file time and session time differ by exactly `offset_ms`."""
+    return min(firsts) // 1000 * 1000
+
+
+_UNUSUAL: Final = _Written(_Tally(), 0, None, False, "")
+"""Said instead of a file: this is for the Python path."""
+
+
+def _written_quickly(plan: _Plan, part: Path, meter: _Meter) -> _Written | None:
+    """The same as `_written`, the same bytes, by media/_reel.c; `_UNUSUAL` where that cannot."""
+    if reel.built is None or plan.is_h264:
+        return _UNUSUAL
+    wound: _reel.Reel = reel.built.Reel()
+    try:
+        return _wind(wound, plan, part, meter)
+    except (reel.Unusual, OverflowError):
+        return _UNUSUAL
+    finally:
+        wound.close()
+
+
+def _wind(wound: "_reel.Reel", plan: _Plan, part: Path, meter: _Meter) -> _Written | None:
+    tally = _Tally()
+    for source in plan.video:
+        tally.lost_frames += wound.pictures(*source.plainly)
+    for source in plan.audio:
+        wound.sounds(*source.plainly)
+    wound.within(
+        -_FOR_EVER_US if plan.audio_from_us is None else plan.audio_from_us,
+        _FOR_EVER_US if plan.audio_until_us is None else plan.audio_until_us,
+    )
+    first_picture_us, first_sound_us, *sides = wound.begins()
+    firsts = [at_us for at_us in (first_picture_us, first_sound_us) if at_us is not None]
+    if not firsts:
+        return None
+    zero_us = _zero_us(firsts)
+    has_audio = first_sound_us is not None
+    size = None
+    if first_picture_us is not None:
+        size = _largest(plan) or (sides[0], sides[1])
+    tally.audio_packets, tally.video_frames, tally.end_us, gaps = wound.measured(
+        AUDIO_GAP_MS * 1000, VIDEO_GAP_MS * 1000
+    )
+    tally.gaps = [_gap(plan, *gap) for gap in gaps]
+    sha256 = write_webm(
+        part, wound, zero_us=zero_us, size=size, has_audio=has_audio, meter=meter.add
+    )
+    return _Written(tally, zero_us, size, has_audio, sha256)
+
+
+_FOR_EVER_US: Final = 1 << 62
 
 
 def _peek(samples: Iterator[Sample]) -> tuple[Sample, Iterator[Sample]] | None:
@@ -438,17 +533,22 @@ def _within(
             yield sample
 
 
-def _picture_size(plan: _Plan, first: Sample | None) -> tuple[int, int]:
-    sizes = [source.track.largest for source in plan.video if source.track.largest]
-    if sizes:
-        return max(sizes)
-    if first is not None and not plan.is_h264 and (size := depayload.vp8_size(first.data)):
-        return size
-    if first is not None:
-        for unit in depayload.split_annex_b(first.data):
-            if unit[0] & 0x1F == 7 and (size := depayload.h264_size(unit)):
-                return size
-    return (640, 480)
+def _largest(plan: _Plan) -> tuple[int, int] | None:
+    """The largest picture of the file, if the index has met one."""
+    return max((size for source in plan.video if (size := source.track.largest)), default=None)
+
+
+def _picture_size(plan: _Plan, first: bytes) -> tuple[int, int]:
+    """The size of a file's first frame."""
+    if not plan.is_h264:
+        return depayload.vp8_size(first) or _ANY_SIZE
+    for unit in depayload.split_annex_b(first):
+        if unit[0] & 0x1F == 7 and (size := depayload.h264_size(unit)):
+            return size
+    return _ANY_SIZE
+
+
+_ANY_SIZE: Final = (640, 480)
 
 
 def _measured(
@@ -456,7 +556,6 @@ def _measured(
 ) -> Iterator[Sample]:
     """Pass samples on; count them and note the gaps."""
     last: dict[bool, int] = {}
-    names = {True: TrackName.MICROPHONE.value, False: _video_name(plan)}
     limit_us = {True: AUDIO_GAP_MS * 1000, False: VIDEO_GAP_MS * 1000}
     for sample in samples:
         meter.add(len(sample.data))
@@ -468,11 +567,15 @@ def _measured(
         tally.video_frames += not sample.is_audio
         before = last.get(sample.is_audio)
         if before is not None and sample.at_us - before >= limit_us[sample.is_audio]:
-            cause = _cause(plan.party, before * 1000, sample.at_us * 1000)
-            gap = Gap(names[sample.is_audio], before // 1000, sample.at_us // 1000, cause)
-            tally.gaps.append(gap)
+            tally.gaps.append(_gap(plan, sample.is_audio, before, sample.at_us))
         last[sample.is_audio] = sample.at_us + (sample.duration_us if sample.is_audio else 0)
         yield sample
+
+
+def _gap(plan: _Plan, is_audio: bool, from_us: int, to_us: int) -> Gap:
+    name = TrackName.MICROPHONE.value if is_audio else _video_name(plan)
+    cause = _cause(plan.party, from_us * 1000, to_us * 1000)
+    return Gap(name, from_us // 1000, to_us // 1000, cause)
 
 
 def _video_name(plan: _Plan) -> str:

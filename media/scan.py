@@ -12,7 +12,7 @@ from typing import Final
 
 import google_crc32c
 
-from media import journal
+from media import journal, reel
 from media.journal import JournalDamaged, JournalReader, RecordType, Seal
 
 HEAD: Final = struct.Struct(">HBBQ")
@@ -30,7 +30,7 @@ def spans(reader: JournalReader) -> Iterator[tuple[int, int, int, int, int]]:
     data, seed, size = reader.data, reader.header.crc_seed, reader.size_bytes
     head, head_bytes = HEAD.unpack_from, HEAD.size
     crc, crc_bytes, checksum = _CRC.unpack_from, _CRC.size, google_crc32c.extend
-    _, offset = journal.parse_header(data)
+    offset = reader.start
     while offset < size:
         start = offset + head_bytes
         if start + crc_bytes > size:
@@ -55,6 +55,12 @@ def spans(reader: JournalReader) -> Iterator[tuple[int, int, int, int, int]]:
 def survey(reader: JournalReader) -> tuple[int, int | None, int | None]:
     """How many valid records a journal holds, and when the first and the last of what happened in
     it did, on its own clock in ns: media and marks; a description or a seal sets no time."""
+    if reel.built is not None:
+        _, start = journal.parse_header(reader.data)
+        end, *found = reel.built.survey(reader.data, start, reader.header.crc_seed)
+        if end == reader.size_bytes:
+            reader.damage, reader.valid_end = [], end
+            return found[0], found[1], found[2]
     records, first_ns, last_ns = 0, None, None
     for kind, _, at_ns, _, _ in spans(reader):
         records += 1
@@ -75,11 +81,12 @@ def final_seal(reader: JournalReader) -> Seal | None:
     Looks at the file's last bytes alone.
     """
     data, size = reader.data, reader.size_bytes
-    first = max(0, size - _LONGEST_SEAL_BYTES)
-    for offset in range(first, size - HEAD.size - _CRC.size + 1):
-        length, kind, track, at_ns = HEAD.unpack_from(data, offset)
+    at, last = max(0, size - _LONGEST_SEAL_BYTES) + 1, size - HEAD.size - _CRC.size + 3
+    while (at := data.find(_SEAL, at + 1, last)) >= 0:
+        offset = at - 2
+        length, _, track, at_ns = HEAD.unpack_from(data, offset)
         end = offset + HEAD.size + length
-        if kind != RecordType.SEAL or end + _CRC.size != size:
+        if end + _CRC.size != size:
             continue
         if google_crc32c.extend(reader.header.crc_seed, data[offset:end]) != _CRC.unpack_from(
             data, end
@@ -94,3 +101,4 @@ def final_seal(reader: JournalReader) -> Seal | None:
 
 
 _LONGEST_SEAL_BYTES: Final = 512
+_SEAL: Final = bytes([RecordType.SEAL])
