@@ -338,17 +338,51 @@ def drill_fuzz(
     only: Annotated[list[str] | None, typer.Option(help="A target's name; repeatable.")] = None,
     seed: Annotated[int, typer.Option()] = 1,
     keep: Annotated[Path | None, typer.Option(help="Leave corpora and faults here.")] = None,
+    reap: Annotated[
+        bool, typer.Option(help="Then keep of the corpora what reaches something.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the portions that this file sums up.")
+    ] = None,
     save: Save = None,
     as_json: AsJson = False,
 ) -> None:
-    """Feed damaged input to every parser of outside bytes: does any raise what it may not?"""
-    from bench.fuzz import Budget, in_words, run
+    """Feed damaged input to every parser of outside bytes: does any raise what it may not?
 
+    With --resume without coverage, which is quicker: portions that add up to 10^8 for each parser.
+    """
     if not seconds and not inputs:
         raise typer.BadParameter("Limit the seconds or the inputs.")
+    if resume is not None:
+        if inputs or reap or save is not None:
+            raise typer.BadParameter("A portion is limited by --seconds, and --resume keeps it.")
+        _fuzz_portion(only or [], seconds, resume, seed, keep, as_json=as_json)
+        return
+    from bench.fuzz import Budget, in_words, run
+
+    if reap and keep is None:
+        raise typer.BadParameter("Say with --keep where the corpora are.")
     report = _Report(in_words, as_json=as_json, save=save)
     try:
         rows = _all(run(only or (), Budget(seconds, inputs), seed=seed, keep=keep), report)
+    except ValueError as error:
+        raise _cannot_run(error) from error
+    if reap and keep is not None:
+        from bench.fuzz_corpus import reap_all
+
+        reap_all([row["target"] for row in rows if "target" in row], keep)
+    if not rows[-1]["ok"]:
+        raise typer.Exit(1)
+
+
+def _fuzz_portion(
+    only: list[str], seconds: float, resume: Path, seed: int, keep: Path | None, *, as_json: bool
+) -> None:
+    from bench.fuzz_portions import in_words, run
+
+    report = _Report(in_words, as_json=as_json)
+    try:
+        rows = _all(run(only, seconds, resume, seed=seed, keep=keep), report)
     except ValueError as error:
         raise _cannot_run(error) from error
     if not rows[-1]["ok"]:

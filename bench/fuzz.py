@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.circumstances import circumstances
-from bench.fuzz_target import Target, end, mutants
+from bench.fuzz_mutate import mutants
+from bench.fuzz_target import Target, end
 from bench.fuzz_targets import TARGETS
 
 HOUSE: Final = Path(__file__).resolve().parent.parent
@@ -139,21 +140,23 @@ def _plain(target: Target, budget: Budget, seed: int, crashes: Path) -> Row:
         try:
             taste(data)
         except Exception as fault:  # any at all is what we are looking for
-            where = _place(fault)
+            where = place_of(fault)
             if where not in found:
-                found[where] = {"fault": where, "input": _write(crashes, data)}
+                found[where] = {"fault": where, "input": write_input(crashes, data)}
         is_through = count >= budget.inputs if budget.inputs else False
         if is_through or len(found) >= MAX_CRASHES or time.monotonic() >= until:
             break
     return {"inputs": count, "edges": None, "features": None, "crashes": list(found.values())}
 
 
-def _place(fault: Exception) -> str:
+def place_of(fault: Exception) -> str:
+    """Where it was raised: two inputs of one place tell of one fault."""
     frame = traceback.extract_tb(fault.__traceback__)[-1]
     return f"{type(fault).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
 
-def _write(folder: Path, data: bytes) -> str:
+def write_input(folder: Path, data: bytes) -> str:
+    """Keep what broke something; where."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"crash-{hashlib.sha256(data).hexdigest()[:16]}"
     path.write_bytes(data)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 import av
 import google_crc32c
@@ -169,6 +169,89 @@ def _record_seeds() -> Sequence[bytes]:
     reader = JournalReader(Path("x.rrj"), a_journal())
     items = [(int(r.type) | min(r.track, 3) << 3 | 0x20, r.payload) for r in reader.records()]
     return [run_of(*items), run_of(*reversed(items)), *(run_of(item) for item in items)]
+
+
+def _record() -> Taste:
+    """One record behind a good header, and a good record behind it, which damage must not hide.
+
+    A first byte below 128 is type and track of a record whose checksum holds; else the rest stands
+    in the file as it is.
+    """
+    head, seed = HEADER.encode(), HEADER.crc_seed
+    good = journal.encode_mark(seed, 0, T0_NS, Mark(MarkKind.JOIN, ""))
+    reader = JournalReader(Path("x.rrj"), head)
+
+    def taste(data: bytes) -> bool:
+        kind, body = data[0] if data else 0, data[1:]
+        if kind < 0x80:
+            body = journal.encode_record(seed, kind & 7, kind >> 3, T0_NS, body)
+        reader.data = b"".join((head, body, good))
+        reader.size_bytes = len(reader.data)
+        found = list(reader.records())
+        state = reader.damage, reader.valid_end
+        assert found[-1].payload == good[journal.OVERHEAD_BYTES - 4 : -4]
+        assert reader.valid_end == reader.size_bytes
+        assert [(int(r.type), r.track, r.at_ns, len(r.payload)) for r in found] == [
+            (kind, track, at_ns, size) for kind, track, at_ns, _, size in scan.spans(reader)
+        ], "the quick walk and the careful one differ"
+        assert (reader.damage, reader.valid_end) == state
+        assert scan.final_seal(reader) is None
+        return sum(map(_is_understood, found)) > 1
+
+    return taste
+
+
+def _is_understood(record: Record) -> bool:
+    """Whether its own parser takes it; what was taken is written so that it reads the same."""
+    seed, at_ns = HEADER.crc_seed, record.at_ns
+    try:
+        match record.type:
+            case RecordType.TRACK:
+                track = journal.parse_track(record)
+                again = journal.encode_track(seed, at_ns, track)
+                assert journal.parse_track(_only(again)) == track
+            case RecordType.SENDER_REPORT:
+                report = journal.parse_sender_report(record)
+                again = journal.encode_sender_report(seed, record.track, at_ns, report)
+                assert _only(again).payload == record.payload
+            case RecordType.MARK:
+                mark = journal.parse_mark(record)
+                again = journal.encode_mark(seed, record.track, at_ns, mark)
+                assert journal.parse_mark(_only(again)) == replace(mark, detail=mark.detail[:1000])
+            case RecordType.GAP:
+                gap = journal.parse_gap(record)
+                assert journal.parse_gap(_only(journal.encode_gap(seed, record.track, gap))) == gap
+            case RecordType.SEAL:
+                seal = journal.parse_seal(record)
+                assert journal.parse_seal(_only(journal.encode_seal(seed, at_ns, seal))) == seal
+            case RecordType.RTP:
+                pass
+            case _:
+                assert_never(record.type)
+    except JournalDamaged:
+        return False
+    return True
+
+
+def _only(encoded: bytes) -> Record:
+    """The record in these bytes."""
+    size, kind, track, at_ns = scan.HEAD.unpack_from(encoded)
+    payload = encoded[scan.HEAD.size : scan.HEAD.size + size]
+    return Record(RecordType(kind), track, at_ns, payload, 0)
+
+
+def _one_record_seeds() -> Sequence[bytes]:
+    records = list(JournalReader(Path("x.rrj"), a_journal()).records())
+    sealed = [bytes([r.type | min(r.track, 9) << 3]) + r.payload for r in records]
+    raw = [b"\x80" + encode_again(r) for r in records]
+    return [*sealed, *raw, b"\x80" + b"".join(map(encode_again, records[3:5]))]
+
+
+def encode_again(record: Record) -> bytes:
+    """The bytes that it was read from."""
+    return journal.encode_record(
+        HEADER.crc_seed, record.type, record.track, record.at_ns, record.payload
+    )
 
 
 # -- Manifest, signature, mux.json ---------------------------------------------------------------
@@ -365,6 +448,7 @@ TARGETS: Final = (
         4096,
     ),
     Target("journal-records", _records, _record_seeds, 8192),
+    Target("journal-record", _record, _one_record_seeds, 1500, "journal"),
     Target("manifest", _manifest, _manifest_seeds, 8192),
     Target("signature", _signature, _signature_seeds),
     Target("mux-json", _mux_json, _mux_json_seeds, 8192),

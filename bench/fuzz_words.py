@@ -120,29 +120,31 @@ def an_offer(direction: str = "sendonly", setup: str = "actpass") -> str:
 
 
 def _answer() -> Taste:
-    def taste(data: bytes) -> None:
+    def taste(data: bytes) -> bool:
         try:
             answer = read_answer(data.decode("utf-8", "surrogatepass"), SECTIONS)
         except (SdpRefused, UnicodeDecodeError):
-            return  # the socket's library has refused what is not UTF-8
+            return False  # the socket's library has refused what is not UTF-8
         assert len(answer.sections) == len(SECTIONS)
         assert all(len(section.sources) <= 4 for section in answer.sections.values())
         for section in answer.sections.values():
             for ssrc, rtx in section.sources:
                 assert 0 <= ssrc < 1 << 32
                 assert rtx is None or 0 <= rtx < 1 << 32
+        return True
 
     return taste
 
 
 def _offer() -> Taste:
-    def taste(data: bytes) -> None:
+    def taste(data: bytes) -> bool:
         try:
             offer = whip._offer(data)
         except ReceptionError:
-            return
+            return False
         for direction in ("recvonly", "sendonly"):
             _answer_it(offer, direction)
+        return True
 
     return taste
 
@@ -223,21 +225,39 @@ def messages() -> list[dict[str, Any]]:
 
 
 def _message() -> Taste:
-    def taste(data: bytes) -> None:
+    def taste(data: bytes) -> bool:
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            return  # the socket's library closes with 1007
+            return False  # the socket's library closes with 1007
         try:
             message = protocol.parse(text)
         except Unreadable as refused:
             protocol.Error(
                 id=refused.request_id, code=refused.code, message=refused.message
             ).model_dump_json()
-            return
+            return False
         assert protocol.CLIENT_MESSAGE.validate_json(message.model_dump_json()) == message
+        return True
 
     return taste
+
+
+def _message_seeds() -> Sequence[bytes]:
+    """Each message plain, then as other writers of JSON would put it."""
+    strange = [
+        {"type": "join", "id": "\u00e9" * 64, "grant": "a" * 200 + "." + "b" * 300 + ".c"},
+        {"type": "resume", "id": None, "resume_token": "a.b.c", "last_seq": 2**53, "more": [{}]},
+        {"type": "publish", "id": "4", "tracks": ["camera", "camera", "screen", "microphone"]},
+        {"type": "hello", "versions": list(range(32)), "client": "\U0001f4a9"},
+        {"type": "answer", "id": "3", "revision": 0, "sdp": "v=0\r\n" * 20},
+        {"type": "ping", "t": -1e300},
+    ]
+    return [
+        *(json.dumps(m).encode() for m in messages()),
+        *(json.dumps(m, ensure_ascii=False, indent=1).encode() for m in strange),
+        b'{"type":"mute","type":"leave","id":"8","track":"camera","muted":1}',
+    ]
 
 
 def a_grant(role: str) -> Any:
@@ -445,7 +465,13 @@ TARGETS: Final = (
             b"basic x\napplication/trickle-ice-sdpfrag; charset=utf-8",
         ],
     ),
-    Target("signaling", _message, lambda: [json.dumps(m).encode() for m in messages()], 8192),
+    Target(
+        "signaling",
+        _message,
+        _message_seeds,
+        8192,
+        "signaling",
+    ),
     Target("room", _room, _room_seeds, 4096),
     Target("grant", _grant, _grant_seeds),
     Target(

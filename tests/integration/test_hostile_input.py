@@ -11,7 +11,8 @@ import pytest
 
 from bench import fuzz
 from bench.fuzz import REGRESSIONS, Budget
-from bench.fuzz_target import Target, mutants, pieces, run_of
+from bench.fuzz_mutate import mutants
+from bench.fuzz_target import Target, pieces, run_of
 from bench.fuzz_targets import TARGETS
 from bench.storm import run as storm
 

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bench.fuzz_net import FORM_PLAIN, FORM_RTCP, FORM_RTP, LEVEL, MID, SOUND_SSRC, Guarded, rtp
+from bench.fuzz_net import LEVEL, MID, SOUND_SSRC, rtp
+from bench.fuzz_relay import FORM_PLAIN, FORM_RTCP, FORM_RTP, Guarded
 from core.ids import ParticipantId
 from media.rtp import build_nack, build_pli, build_sender_report
 from media.sdp import OPUS

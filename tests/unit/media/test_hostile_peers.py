@@ -4,7 +4,8 @@ import struct
 
 from aiortc.rtp import RtcpSrPacket
 
-from bench.fuzz_net import CAMERA_SSRC, FORM_PLAIN, FORM_RTCP, FORM_RTP, NOBODY, Guarded, rtp
+from bench.fuzz_net import CAMERA_SSRC, rtp
+from bench.fuzz_relay import FORM_PLAIN, FORM_RTCP, FORM_RTP, NOBODY, Guarded
 from media.feedback import REPORT_SPACING_NS
 from media.node import MAX_REPORTERS_PER_LEG, STRANGERS_PER_SECOND
 from media.rtp import build_nack, build_pli, build_sender_report

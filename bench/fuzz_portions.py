@@ -1,0 +1,259 @@
+"""10^8 damaged inputs for each parser, in portions that add up over days.
+
+A portion gives one target, in a process of its own, the inputs that come next by number, and what
+is known of the target is written to a file before the next one begins. So a campaign may be ended
+at any moment, and goes on where it stopped. Every input can be made again from the target, the
+seed, its number and the corpus, whose digest each portion names.
+
+    run(only, seconds, resume, …) -> a row for each target, then one for each parser, then the sums
+"""
+
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+from bench.circumstances import circumstances
+from bench.fuzz import HOUSE
+from bench.fuzz_corpus import corpus_of, digest_of
+from bench.fuzz_mutate import BATCH, Mutator
+from bench.fuzz_target import Target
+from bench.fuzz_targets import TARGETS
+
+WANTED: Final = 100_000_000
+"""Inputs for each parser."""
+SILENCE_S: Final = 60.0
+"""A child that says nothing for as long is stuck where no signal reaches it."""
+PARSERS: Final = tuple(dict.fromkeys(t.parser for t in TARGETS.values() if t.parser))
+Row = dict[str, Any]
+
+
+def run(
+    only: Sequence[str],
+    seconds: float,
+    resume: Path,
+    *,
+    seed: int = 1,
+    wanted: int = WANTED,
+    keep: Path | None = None,
+) -> Iterator[Row]:
+    """Go on for `seconds` with each target whose parser has not had `wanted` inputs.
+
+    `only`: these targets alone, else all that count for a parser. `resume`: what is known, read if
+    it is there and written after each target. `keep`: where inputs that break something stay, else
+    beside `resume`. Raises ValueError for a target that there is not, and for a file of another
+    seed.
+    """
+    unknown = [name for name in only if name not in TARGETS]
+    if unknown:
+        raise ValueError(f"There is no target {unknown[0]}. There are: {', '.join(TARGETS)}.")
+    known = _read(resume, seed)
+    for name in only or [t.name for t in TARGETS.values() if t.parser]:
+        target = TARGETS[name]
+        if target.parser and _inputs_of(target.parser, known) >= wanted:
+            continue
+        row = known.setdefault(name, _new(target))
+        _portion(target, row, seconds, seed, keep or resume.parent / "faults")
+        _write(resume, list(_all_rows(known, seed, wanted)))
+        yield row
+    sums = _all_rows(known, seed, wanted)
+    yield from (row for row in sums if "target" not in row)
+
+
+def in_words(row: Row) -> str:
+    """A row in a line, for people."""
+    if "target" in row:
+        last = row["portions"][-1]
+        return (
+            f"{row['target']}: {row['inputs']} inputs, {row['taken']} taken, now "
+            f"{last['per_s']}/s, slowest {row['slowest_ms']} ms, {len(row['crashes'])} faults"
+        )
+    if "parser" not in row:
+        return f"{row['parsers_done']} of {row['parsers']} parsers done, {row['crashes']} faults"
+    left = "done" if row["is_done"] else f"{row['hours_left']} hours left at this rate"
+    return f"{row['parser']}: {row['inputs']} inputs, {left}"
+
+
+def again(name: str, seed: int, number: int) -> bytes:
+    """The input of this number, from the corpus as it is now."""
+    target = TARGETS[name]
+    return Mutator(corpus_of(target), seed, target.max_bytes).nth(number)
+
+
+# -- What is known -------------------------------------------------------------------------------
+
+
+def _new(target: Target) -> Row:
+    return {
+        "target": target.name,
+        "parser": target.parser,
+        "inputs": 0,
+        "taken": 0,
+        "next_batch": 0,
+        "slowest_ms": 0.0,
+        "slowest": None,
+        "crashes": [],
+        "portions": [],
+    }
+
+
+def _read(resume: Path, seed: int) -> dict[str, Row]:
+    if not resume.exists():
+        return {}
+    rows = json.loads(resume.read_text(encoding="utf-8"))
+    if rows[-1]["seed"] != seed:
+        raise ValueError(f"{resume} is about seed {rows[-1]['seed']}.")
+    return {row["target"]: row for row in rows if "target" in row}
+
+
+def _write(resume: Path, rows: list[Row]) -> None:
+    """Whole or not at all: a campaign is ended by whoever needs the machine."""
+    part = resume.with_name(resume.name + ".part")
+    part.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(resume)
+
+
+def _inputs_of(parser: str, known: dict[str, Row]) -> int:
+    return sum(row["inputs"] for row in known.values() if row["parser"] == parser)
+
+
+def _all_rows(known: dict[str, Row], seed: int, wanted: int) -> Iterator[Row]:
+    yield from known.values()
+    sums = [_sum(parser, known, wanted) for parser in PARSERS]
+    yield from sums
+    crashes = sum(len(row["crashes"]) for row in known.values())
+    yield {
+        "seed": seed,
+        "inputs": sum(row["inputs"] for row in known.values()),
+        "parsers_done": sum(row["is_done"] for row in sums),
+        "parsers": len(sums),
+        "crashes": crashes,
+        "ok": not crashes,
+        **circumstances(),
+    }
+
+
+def _sum(parser: str, known: dict[str, Row], wanted: int) -> Row:
+    """How far a parser is. `hours_left` at the rate of its targets' last portions."""
+    rows = [row for row in known.values() if row["parser"] == parser]
+    inputs = _inputs_of(parser, known)
+    last = [row["portions"][-1] for row in rows if row["portions"]]
+    per_s = round(sum(p["per_s"] for p in last) / len(last)) if last else 0
+    left = max(0, wanted - inputs)
+    return {
+        "parser": parser,
+        "inputs": inputs,
+        "taken": sum(row["taken"] for row in rows),
+        "per_s": per_s,
+        "hours_left": round(left / per_s / 3600, 2) if per_s else None,
+        "is_done": not left,
+        "slowest_ms": max((row["slowest_ms"] for row in rows), default=0.0),
+        "crashes": sum(len(row["crashes"]) for row in rows),
+    }
+
+
+# -- A portion -----------------------------------------------------------------------------------
+
+
+def _portion(target: Target, row: Row, seconds: float, seed: int, faults: Path) -> None:
+    """Let a child taste the next inputs, and add what it found to the target's row."""
+    corpus = corpus_of(target)
+    found = _child(target.name, seed, row["next_batch"], seconds)
+    mutator = Mutator(corpus, seed, target.max_bytes)
+    for crash in found["crashes"]:
+        if crash["fault"] not in {old["fault"] for old in row["crashes"]}:
+            data = mutator.nth(crash["number"]) if crash["number"] is not None else None
+            kept = None if data is None else _keep(faults / target.name, data)
+            row["crashes"].append({**crash, "input": kept})
+    batches = found["batches"]
+    row["inputs"] += batches * BATCH
+    row["taken"] += found["taken"]
+    row["next_batch"] += batches + found["is_dead"]
+    if found["slowest_ms"] > row["slowest_ms"]:
+        row["slowest_ms"], row["slowest"] = found["slowest_ms"], found["slowest"]
+    _add(
+        row["portions"],
+        {
+            "date": datetime.now(UTC).date().isoformat(),
+            "corpus": digest_of(corpus),
+            "inputs": batches * BATCH,
+            "seconds": found["seconds"],
+            "cpu_s": found["cpu_s"],
+            "grown_mib": found["grown_mib"],
+        },
+    )
+
+
+def _add(portions: list[Row], new: Row) -> None:
+    """To the last one, if that is of the same day and corpus."""
+    last = portions[-1] if portions else None
+    if last is not None and (last["date"], last["corpus"]) == (new["date"], new["corpus"]):
+        for name in ("inputs", "seconds", "cpu_s"):
+            last[name] = round(last[name] + new[name], 1)
+        last["grown_mib"] = max(last["grown_mib"], new["grown_mib"])
+    else:
+        portions.append(new)
+        last = new
+    last["per_s"] = round(last["inputs"] / max(last["seconds"], 0.001))
+
+
+def _keep(folder: Path, data: bytes) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"crash-{hashlib.sha256(data).hexdigest()[:16]}"
+    path.write_bytes(data)
+    return str(path)
+
+
+def _child(name: str, seed: int, first: int, seconds: float) -> Row:
+    """What `bench.fuzz_portion_child` says at its end. If it dies or falls silent: what it had
+    done, and the batch it died in as a fault."""
+    child = subprocess.Popen(
+        [
+            sys.executable, "-m", "bench.fuzz_portion_child",
+            name, str(seed), str(first), str(seconds),
+        ],
+        cwd=HOUSE,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    begun, said = time.monotonic(), Row()
+    try:
+        for line in _lines(child.stdout):
+            said = json.loads(line)
+            if "crashes" in said:
+                return {**said, "is_dead": False}
+    finally:
+        child.kill()
+        child.wait()
+    batches = said.get("batch", first) - first
+    fault = f"the process ended with {child.returncode} in batch {first + batches}"
+    return {
+        "batches": batches,
+        "taken": 0,
+        "seconds": round(time.monotonic() - begun, 1),
+        "cpu_s": 0.0,
+        "grown_mib": 0.0,
+        "slowest_ms": 0.0,
+        "slowest": None,
+        "crashes": [{"fault": fault, "number": None}],
+        "is_dead": True,
+    }
+
+
+def _lines(pipe: IO[bytes] | None) -> Iterator[bytes]:
+    """Lines until the end, or until nothing comes for `SILENCE_S`."""
+    assert pipe is not None
+    waiting = b""
+    while select.select([pipe], [], [], SILENCE_S)[0]:
+        said = os.read(pipe.fileno(), 65_536)
+        if not said:
+            return
+        *lines, waiting = (waiting + said).split(b"\n")
+        yield from lines
