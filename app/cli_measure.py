@@ -7,7 +7,8 @@ was broken, and with 2 if this machine cannot run it.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -242,14 +243,10 @@ def drill_network(
     from bench.network import as_table, in_words, run
 
     report = _Report(in_words, as_json=as_json, save=save)
-    try:
+    with _proving(report, LabUnavailable, ValueError):
         rows = asyncio.run(_campaign(run(seconds, only or (), client), report))
-    except (LabUnavailable, ValueError) as error:
-        raise _cannot_run(error) from error
-    if table:
-        typer.echo(as_table(rows))
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+        if table:
+            typer.echo(as_table(rows))
 
 
 @drill.command("outage")
@@ -289,12 +286,8 @@ def drill_alignment(
 
     report = _Report(in_words, as_json=as_json, save=save)
     campaign = run(minutes * 60, loss, skew_ppm, hall_delay_ms=delay_ms, keep=keep)
-    try:
-        rows = asyncio.run(_campaign(campaign, report))
-    except LabUnavailable as error:
-        raise _cannot_run(error) from error
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+    with _proving(report, LabUnavailable):
+        asyncio.run(_campaign(campaign, report))
 
 
 @drill.command("recording")
@@ -318,16 +311,11 @@ def drill_recording(
     if go_on and save is not None and save.exists():
         earlier = [row for row in json.loads(save.read_text(encoding="utf-8")) if "kind" in row]
     report = _Report(in_words, as_json=as_json, save=save, earlier=earlier)
-    try:
+    with _proving(report, RuntimeError, TimeoutError):
         for row in run(Plan(kills, seed_number, chosen, seconds or float("inf")), earlier):
             report.row(row)
             report.keep()
-    except (RuntimeError, TimeoutError) as error:
-        raise _cannot_run(error) from error
-    result = summary(report.keep())
-    report.result(result)
-    if not result["ok"]:
-        raise typer.Exit(1)
+        report.result(summary(report.keep()))
 
 
 @drill.command("fuzz")
@@ -363,16 +351,12 @@ def drill_fuzz(
     if reap and keep is None:
         raise typer.BadParameter("Say with --keep where the corpora are.")
     report = _Report(in_words, as_json=as_json, save=save)
-    try:
+    with _proving(report, ValueError):
         rows = _all(run(only or (), Budget(seconds, inputs), seed=seed, keep=keep), report)
-    except ValueError as error:
-        raise _cannot_run(error) from error
-    if reap and keep is not None:
-        from bench.fuzz_corpus import reap_all
+        if reap and keep is not None:
+            from bench.fuzz_corpus import reap_all
 
-        reap_all([row["target"] for row in rows if "target" in row], keep)
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+            reap_all([row["target"] for row in rows if "target" in row], keep)
 
 
 def _fuzz_portion(
@@ -381,12 +365,8 @@ def _fuzz_portion(
     from bench.fuzz_portions import in_words, run
 
     report = _Report(in_words, as_json=as_json)
-    try:
-        rows = _all(run(only, seconds, resume, seed=seed, keep=keep), report)
-    except ValueError as error:
-        raise _cannot_run(error) from error
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+    with _proving(report, ValueError):
+        _all(run(only, seconds, resume, seed=seed, keep=keep), report)
 
 
 @drill.command("bitrot")
@@ -400,9 +380,8 @@ def drill_bitrot(
     from bench.bitrot import in_words, run
 
     report = _Report(in_words, as_json=as_json, save=save)
-    rows = asyncio.run(_campaign(run(files, seed_number), report))
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+    with _proving(report):
+        asyncio.run(_campaign(run(files, seed_number), report))
 
 
 @drill.command("race")
@@ -421,9 +400,8 @@ def drill_race(
     from bench.race import in_words, run
 
     report = _Report(in_words, as_json=as_json, save=save)
-    rows = _all(run(rounds, processes, finish_rounds, seed_number), report)
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+    with _proving(report):
+        _all(run(rounds, processes, finish_rounds, seed_number), report)
 
 
 @drill.command("storm")
@@ -439,12 +417,8 @@ def drill_storm(
     from bench.storm import StormUnavailable, in_words, run
 
     report = _Report(in_words, as_json=as_json, save=save)
-    try:
-        rows = _all(run(datagrams, per_second, seed), report)
-    except StormUnavailable as error:
-        raise _cannot_run(error) from error
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+    with _proving(report, StormUnavailable):
+        _all(run(datagrams, per_second, seed), report)
 
 
 @drill.command("powerloss")
@@ -462,13 +436,9 @@ def drill_powerloss(
     from bench.powerloss_talk import Scenario
 
     report = _Report(in_words, as_json=as_json, save=save)
-    try:
+    with _proving(report, ToolMissing, ValueError):
         scenarios = [Scenario(name) for name in only or Scenario]
-        rows = _all(run(seconds, seed, every=every, scenarios=scenarios), report)
-    except (ToolMissing, ValueError) as error:
-        raise _cannot_run(error) from error
-    if not rows[-1]["ok"]:
-        raise typer.Exit(1)
+        _all(run(seconds, seed, every=every, scenarios=scenarios), report)
 
 
 @drill.command("disk")
@@ -477,11 +447,19 @@ def drill_disk(save: Save = None, as_json: AsJson = False) -> None:
     from bench.sick_disk import CannotInject, in_words, run
 
     report = _Report(in_words, as_json=as_json, save=save)
+    with _proving(report, CannotInject):
+        _all(run(), report)
+
+
+@contextmanager
+def _proving(report: _Report, *cannot: type[Exception]) -> Iterator[None]:
+    """A drill's end: 2 if one of `cannot` says that this machine cannot run it, 1 if the result,
+    which is the last row, says that a promise was broken."""
     try:
-        rows = _all(run(), report)
-    except CannotInject as cannot:
-        raise _cannot_run(cannot) from cannot
-    if not rows[-1]["ok"]:
+        yield
+    except cannot as error:
+        raise _cannot_run(error) from error
+    if not report.keep()[-1]["ok"]:
         raise typer.Exit(1)
 
 
