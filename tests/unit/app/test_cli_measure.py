@@ -28,7 +28,7 @@ def test_a_drill_ends_with_what_its_last_row_says_and_keeps_every_row(
     from bench.storm import StormUnavailable
 
     monkeypatch.chdir(tmp_path)
-    kept = [{"datagrams": 1}, {"ok": True}]
+    kept: list[dict[str, Any]] = [{"datagrams": 1}, {"ok": True}]
     assert ended(monkeypatch, kept) == 0
     assert ended(monkeypatch, [{"ok": True}, {"ok": False}]) == 1
     assert json.loads(Path("kept.json").read_text()) == [{"ok": True}, {"ok": False}]
