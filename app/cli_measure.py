@@ -254,18 +254,35 @@ def drill_outage(
     *,
     count: Annotated[int, typer.Option(min=1, help="Rounds of every kind on each lane.")] = 1,
     outage: Annotated[str, typer.Option(help="Lengths of link outages, s.")] = "5,10,20,30",
-    kinds: Annotated[str, typer.Option()] = "link,reload,kill,nat,socket,clock,server",
+    kinds: Annotated[
+        str, typer.Option(help="Of link, reload, kill, tab, nat, socket, clock, hang, server.")
+    ] = "",
     lanes: Annotated[int, typer.Option(min=1, max=16, help="Calls at the same time.")] = 1,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Add to what --save has.")] = False,
     save: Save = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut lines, rebind NATs, kill browsers and the server under real pages: when is media back?"""
-    from bench.outage import Plan, run
+    """Cut lines, close tabs, kill browsers and the server under real pages: when is media back?"""
+    from bench.outage import KINDS, Plan, run
+    from bench.outage_summary import summary
 
-    plan = Plan(count, lanes, tuple(kinds.split(",")), tuple(_numbers(outage, 600)))
-    report = _Report(_in_a_line, as_json=as_json, save=save)
-    rows = _all(run(plan), report)
-    if rows[-1].get("failed") != 0:
+    chosen = tuple(kind for kind in KINDS if not kinds or kind in kinds.split(","))
+    if not chosen or (go_on and save is None):
+        raise typer.BadParameter("Give some of the kinds, and with --go-on a file to --save.")
+    earlier: list[Row] = []
+    if go_on and save is not None and save.exists():
+        kept = json.loads(save.read_text(encoding="utf-8"))
+        earlier = [row for row in kept if "summary" not in row]
+    report = _Report(_in_a_line, as_json=as_json, save=save, earlier=earlier)
+    try:
+        for row in run(Plan(count, lanes, chosen, tuple(_numbers(outage, 600)))):
+            report.row(row)
+            report.keep()
+    except RuntimeError as error:
+        raise _cannot_run(error) from error
+    result = summary(report.keep())
+    report.result(result)
+    if result["failed"]:
         raise typer.Exit(1)
 
 

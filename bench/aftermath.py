@@ -21,6 +21,8 @@ TOLERANCE_MS: Final = 100
 SILENCE_MS: Final = 1_500
 """Media away for longer has to be marked; in a file half a second is a gap (docs/recording.md)."""
 FILE_GAP_MS: Final = 500
+LOOK_MS: Final = 250
+"""How often the relay looks after a peer: when it stood still itself, it knows the last look."""
 SLACK_NS: Final = 3_000 * MS
 TICKS_PER_MS: Final = 48  # of sound
 
@@ -58,8 +60,15 @@ class Verdict:
         if self.gap_ms > SILENCE_MS + 2 * TOLERANCE_MS:
             needed.append(self.back_ms)
             # A server that was killed can note nothing any more; its journals just end.
-            needed += [] if self.kind == "server" else [self.left_ms]
+            needed += [] if self.kind == "server" else [self._left_beyond_ms]
         return all(one is not None and one <= TOLERANCE_MS for one in needed)
+
+    @property
+    def _left_beyond_ms(self) -> int | None:
+        """How far the first mark is from where it has to be."""
+        if self.kind != "hang" or self.left_ms is None:
+            return self.left_ms
+        return max(0, self.left_ms - LOOK_MS)
 
 
 @dataclass(slots=True)

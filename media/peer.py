@@ -489,6 +489,11 @@ class Peer:
             self._is_silent = True
             self._mark(MarkKind.SILENT, leg.last_packet_ns)
             self._notify(PeerSilent(silent_ns // MS))
+        elif is_sending and since_ns and now_ns - since_ns > SILENT_AFTER_NS:
+            # It is we who were not there: the process stood still, and what had waited for it was
+            # taken in before this look. All of that came late, and of some nothing is left.
+            self._mark(MarkKind.SILENT, since_ns)
+            self._mark(MarkKind.BACK, now_ns)
 
     def _is_drowning_us(self, now_ns: int) -> bool:
         """Whether this leg has brought so much that it was closed: it would fill the disk and

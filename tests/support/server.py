@@ -68,14 +68,16 @@ class ServerProcess:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"server died:\n{self.log_tail()}")
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
+        # One client for all tries: each would read the system's certificates, and slow the start.
+        with httpx.Client(base_url=self.url, timeout=2) as visitor:
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"server died:\n{self.log_tail()}")
+                try:
+                    if visitor.get("/readyz").status_code == 200:
+                        return
+                except httpx.TransportError:
+                    time.sleep(0.1)
         self.kill()
         raise RuntimeError(f"server not ready:\n{self.log_tail()}")
 

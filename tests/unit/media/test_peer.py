@@ -462,6 +462,20 @@ def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: Wo
     assert events == [PeerSilent(1600), PeerBack()]
 
 
+def test_a_relay_that_stood_still_marks_when_it_was_not_there(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    world.is_live, world.recorder = True, world
+    villager.go_live()
+    feed(villager, MICROPHONE)
+    villager.check(world.time_ns)
+    villager.leg.last_packet_ns = world.time_ns + 10 * SECOND  # what had waited came first
+    villager.check(world.time_ns + 10 * SECOND)
+    assert world.taps["villager", 1].marks[-2:] == [MarkKind.SILENT, MarkKind.BACK]
+    villager.check(world.time_ns + 10 * SECOND + 250 * MS)
+    assert world.taps["villager", 1].marks.count(MarkKind.SILENT) == 1
+    assert events == []  # nobody was away but we
+
+
 def test_each_shorter_round_trip_of_a_leg_is_on_the_record(world: World) -> None:
     villager, _ = world.connected("villager", MICROPHONE)
     world.is_live, world.recorder = True, world
