@@ -45,7 +45,8 @@ from signaling.effects import (
     Tick,
 )
 from signaling.protocol import RoomState, Unreadable
-from signaling.room import Room, Rules
+from signaling.room import Room
+from signaling.rules import Rules
 
 NOON: Final = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 DIGEST: Final = ":".join(["AB"] * 32)

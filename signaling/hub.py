@@ -31,7 +31,8 @@ from signaling.outbox import Outbox
 from signaling.ports import LiveRecorder, MediaNode, OpenRecorder
 from signaling.presence import Lease, Presence, RoomElsewhere
 from signaling.protocol import CloseCode
-from signaling.room import LiveSession, Room, RoomNotOpen, Rules
+from signaling.room import Room
+from signaling.rules import LiveSession, RoomNotOpen, Rules
 from signaling.session import Survivor, live_sessions, session_of, take_over
 
 log = structlog.get_logger(__name__)

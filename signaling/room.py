@@ -10,12 +10,11 @@ the only order that forwards, and it follows a committed Session); at most one S
 `now_ms` is monotonic milliseconds from any zero, the same for all calls.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import assert_never
 
-from core.errors import Conflict, Gone, ReceptionError, TooMany
+from core.errors import ReceptionError
 from core.grants import Grant
 from core.ids import ParticipantId, RoomId, SessionId
 from signaling.effects import (
@@ -29,12 +28,10 @@ from signaling.effects import (
     EndSession,
     Entered,
     Fact,
-    FetchOffer,
     GoLive,
     MediaConnected,
     MediaGone,
     MediaSilent,
-    NewLeg,
     NoteArrival,
     NoteDeparture,
     OfferFailed,
@@ -42,19 +39,15 @@ from signaling.effects import (
     OfferWanted,
     OpenPeer,
     PluggedIn,
-    Post,
     RefuseOffer,
     Returned,
     Said,
-    Send,
-    SequencedMessage,
     SessionClosed,
     SessionRefused,
     SessionStarted,
     SetMuted,
     SetPublishes,
     SocketGone,
-    SocketId,
     Spoke,
     StartSession,
     TakeAnswer,
@@ -74,9 +67,7 @@ from signaling.protocol import (
     Leave,
     MediaLost,
     Mute,
-    Offer,
     Ok,
-    ParticipantChanged,
     ParticipantRole,
     ParticipantState,
     Publish,
@@ -84,76 +75,25 @@ from signaling.protocol import (
     RoomChanged,
     RoomSnapshot,
     RoomState,
-    ServerMessage,
     Speaking,
     Track,
 )
+from signaling.rules import (
+    BARRED_MS,
+    FIRST_ENTRY_MS,
+    LEG_SPACING_MS,
+    MAX_SEATS,
+    DeviceBusy,
+    LiveSession,
+    RoomFull,
+    RoomNotOpen,
+    Rules,
+    TalkOver,
+    TooMuchSent,
+)
 from signaling.seat import Media, OfferTurn, Seat, first_tracks
+from signaling.seating import Seating
 from signaling.unheard import Expected, TrackKey, Unheard
-
-MAX_SEATS = 12
-"""A reception, not a hall; every seat costs forwarding to every other."""
-MAX_UNANSWERED_OFFERS = 3
-LEG_SPACING_MS = 1_000
-BARRED_MS = 30_000
-"""How long a device that sent too much stays outside: it tries again by itself, and for ever."""
-FIRST_ENTRY_MS = 10_000
-"""How long a new room waits for the one who had it opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the house has set, in milliseconds."""
-
-    grace_ms: int
-    countdown_ms: int
-    party_patience_ms: int = 5_000
-    """How long a countdown that has run out waits for a party whose media is silent just then."""
-    answer_timeout_ms: int = 10_000
-    first_leg: int = 1
-    """Legs count from here; a restarted node begins higher, so that no client mistakes its legs."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSession:
-    """A session that outlived its node: what the table still knows."""
-
-    session_id: SessionId
-    started_at: datetime
-    elapsed_ms: int
-    slot_ends_at: datetime | None
-    participants: frozenset[ParticipantId]
-    """Who was in it; they may resume. Everyone else needs a Grant, as always."""
-
-
-class RoomNotOpen(Conflict):
-    """Nobody is in the room. Devices do not hold rooms open; people do."""
-
-    code = "room_not_open"
-
-    def __init__(self) -> None:
-        words = "Nobody is in this room yet. Try again when the talk is prepared."
-        super().__init__(words, retry_after_s=5)
-
-
-class RoomFull(Conflict):
-    code = "room_full"
-
-
-class DeviceBusy(Conflict):
-    """This seat's device is connected: a Grant serves one session at a time."""
-
-    code = "device_busy"
-
-
-class TooMuchSent(TooMany):
-    """This device's last session was ended because it sent far too much."""
-
-    code = "too_much_sent"
-
-
-class TalkOver(Gone):
-    code = "session_ended"
 
 
 class _No(ReceptionError):
@@ -174,7 +114,7 @@ class Room:
         self.session_id: SessionId | None = None
         self.live_since: datetime | None = None
         self.slot_ends_at: datetime | None = None
-        self.seats: dict[ParticipantId, Seat] = {}
+        self._seating = Seating()
         self._t0_ms = 0  # time 0 of the session's timeline, on the caller's monotonic clock
         self._ended_ms: int | None = None
         self._end_reason: EndReason | None = None
@@ -187,7 +127,6 @@ class Room:
         self._away_since_ms: dict[ParticipantRole, int] = {}
         self._expected = Expected()
         self._disposed = False
-        self._out: list[Effect] = []
 
     @classmethod
     def restored(cls, room_id: RoomId, rules: Rules, session: LiveSession, now_ms: int) -> "Room":
@@ -206,6 +145,11 @@ class Room:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def seats(self) -> Mapping[ParticipantId, Seat]:
+        """Every seat that was ever taken, the ones left included."""
+        return self._seating.seats
+
+    @property
     def is_over(self) -> bool:
         return self.state is RoomState.ENDED
 
@@ -220,13 +164,13 @@ class Room:
             room_id=self.room_id, state=self.state, session_id=self.session_id,
             live_since=self.live_since, elapsed_ms=self.elapsed_ms(now_ms),
             slot_ends_at=self.slot_ends_at,
-            participants=tuple(seat.info() for seat in self._taken()),
+            participants=tuple(seat.info() for seat in self._seating.taken()),
         )  # fmt: skip
 
     def due_ms(self) -> int | None:
         """When a `Tick` is next worth sending; None if nothing waits for time."""
         times = [self._countdown_tick_ms(), self._held_until_ms]
-        for seat in self._taken():
+        for seat in self._seating.taken():
             times.append(seat.offer.due_ms)
             if seat.gone_since_ms is not None and not self.is_over:
                 times.append(seat.gone_since_ms + self.rules.grace_ms)
@@ -241,7 +185,9 @@ class Room:
     def roles_present(self) -> frozenset[str]:
         """Roles of whom a person would call present: not left, not silent."""
         return frozenset(
-            seat.role.value for seat in self._taken() if seat.state is not ParticipantState.SILENT
+            seat.role.value
+            for seat in self._seating.taken()
+            if seat.state is not ParticipantState.SILENT
         )
 
     def away_ms(self, role: ParticipantRole, now_ms: int) -> int | None:
@@ -260,18 +206,11 @@ class Room:
         """Live, taken back after a restart, and nobody has come back yet: nothing goes on."""
         return self._is_quiet
 
-    def _taken(self) -> Iterator[Seat]:
-        return (seat for seat in self.seats.values() if not seat.has_left)
-
-    def _people(self) -> Iterator[Seat]:
-        """Seats of people: a camera left running in the hall keeps no talk alive."""
-        return (seat for seat in self._taken() if not seat.is_device)
-
     # ── handling ─────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, fact: Fact, now_ms: int) -> list[Effect]:
         """Take in one fact; the effects are to be performed in order."""
-        self._out = []
+        self._seating.take_orders()  # none, unless the last fact raised: then they are void
         if not self._disposed:
             self._dispatch(fact, now_ms)
             self._settle(now_ms)
@@ -280,8 +219,8 @@ class Room:
         elif isinstance(fact, Said):
             self._refuse(fact, "session_ended", "This session is over.")
         elif isinstance(fact, PluggedIn):
-            self._out.append(RefuseOffer(TalkOver("This session is over.")))
-        return self._out
+            self._seating.order(RefuseOffer(TalkOver("This session is over.")))
+        return self._seating.take_orders()
 
     def _dispatch(self, fact: Fact, now_ms: int) -> None:  # noqa: PLR0912  one arm per fact
         match fact:
@@ -300,19 +239,19 @@ class Room:
             case MediaConnected() | MediaSilent() | MediaGone():
                 self._media_changed(fact, now_ms)
             case OfferWanted():
-                if seat := self._seat(fact.participant_id):
+                if seat := self._seating.seat(fact.participant_id):
                     seat.offer.wanted = True
             case Spoke():
                 self._spoke(fact)
             case OfferMade():
-                self._offer_made(fact, now_ms)
+                self._seating.offer_made(fact, now_ms + self.rules.answer_timeout_ms)
             case OfferFailed():
-                if seat := self._seat(fact.participant_id):
+                if seat := self._seating.seat(fact.participant_id):
                     seat.offer.asked = False
             case AnswerTaken():
-                self._answer_taken(fact)
+                self._seating.answer_taken(fact)
             case AnswerRefused():
-                self._send(fact.socket_id, Error(id=fact.request_id, code=fact.code,
+                self._seating.send(fact.socket_id, Error(id=fact.request_id, code=fact.code,
                                                  message=fact.words))  # fmt: skip
             case SessionStarted():
                 self._session_started(fact, now_ms)
@@ -332,10 +271,11 @@ class Room:
             self._run_countdown(now_ms)
             self._end_if_empty(now_ms)
             self._miss_people(now_ms)
-        self._expected.look(self._taken() if self.state is RoomState.LIVE else (), now_ms)
-        self._show_changes()
-        for seat in self._taken():
-            self._serve_offer(seat, now_ms)
+        self._expected.look(self._seating.taken() if self.state is RoomState.LIVE else (), now_ms)
+        if not self._disposed:
+            self._seating.show_changes()
+        for seat in self._seating.taken():
+            self._seating.serve_offer(seat, now_ms, is_over=self.is_over)
 
     # ── coming in ────────────────────────────────────────────────────────────────────────────────
 
@@ -350,16 +290,16 @@ class Room:
             return
         if seat is None or seat.has_left:
             seat = self._new_seat(fact.grant, fact.resume_token, now_ms, old=seat)
-            self._take_socket(seat, fact.socket_id)
+            self._seating.take_socket(seat, fact.socket_id)
             self._reply_joined(seat, fact.request_id, now_ms)
             self._open_media(seat)
             return
         # The same participant on a new page: the seat and its media identity stay, the leg does
         # not.
         seat.grant, seat.resume_token = fact.grant, fact.resume_token
-        self._take_socket(seat, fact.socket_id)
+        self._seating.take_socket(seat, fact.socket_id)
         self._reply_joined(seat, fact.request_id, now_ms)
-        self._new_leg(seat, now_ms)
+        self._seating.new_leg(seat, now_ms)
 
     def _returned(self, fact: Returned, now_ms: int) -> None:
         participant_id = ParticipantId(fact.grant.participant_id)
@@ -367,7 +307,7 @@ class Room:
         if seat is None and participant_id in self._restored and not self.is_over:
             seat = self._new_seat(fact.grant, fact.resume_token, now_ms, old=None)
             seat.seq = fact.last_seq
-            self._take_socket(seat, fact.socket_id)
+            self._seating.take_socket(seat, fact.socket_id)
             self._reply_resumed(seat, fact, "new_leg", now_ms, whole=True)
             self._open_media(seat)
             return
@@ -375,15 +315,15 @@ class Room:
             code = "session_ended" if self.is_over else "seat_expired"
             self._turn_away(fact, code, "This seat is no longer held. Please enter again.")
             return
-        self._take_socket(seat, fact.socket_id)
+        self._seating.take_socket(seat, fact.socket_id)
         kept = seat.media in (Media.CONNECTED, Media.SILENT) or self.is_over
         complete = _is_complete(fact, seat.seq)
         self._reply_resumed(seat, fact, "kept" if kept else "new_leg", now_ms, whole=not complete)
         if complete:
             for message in fact.missed or ():
-                self._send(fact.socket_id, message)
+                self._seating.send(fact.socket_id, message)
         if not kept:
-            self._new_leg(seat, now_ms)
+            self._seating.new_leg(seat, now_ms)
         elif not seat.offer.is_free:
             seat.offer.clear()  # the lost socket may have taken the offer or its answer with it
 
@@ -394,7 +334,7 @@ class Room:
         seat = self.seats.get(ParticipantId(fact.grant.participant_id))
         refusal = self._why_not(seat, now_ms)
         if refusal is not None:
-            self._out.append(RefuseOffer(refusal))
+            self._seating.order(RefuseOffer(refusal))
             return
         if seat is None or seat.has_left:
             seat = self._new_seat(fact.grant, "", now_ms, old=seat)
@@ -402,16 +342,16 @@ class Room:
             self._open_media(seat)
         else:  # its power or its line was cut, and it is back before the grace time is over
             seat.grant = fact.grant
-            self._new_leg(seat, now_ms)
+            self._seating.new_leg(seat, now_ms)
             if seat.publishing != fact.publishes:
                 seat.publishing = fact.publishes
-                self._out.append(SetPublishes(seat.participant_id, fact.publishes))
-        self._out.append(AnswerOffer(fact.grant, fact.offer, seat.leg))
+                self._seating.order(SetPublishes(seat.participant_id, fact.publishes))
+        self._seating.order(AnswerOffer(fact.grant, fact.offer, seat.leg))
 
     def _why_not(self, seat: Seat | None, now_ms: int) -> ReceptionError | None:
         if self.is_over:
             return TalkOver("This session is over.")
-        if not any(self._people()):
+        if not any(self._seating.people()):
             return RoomNotOpen()
         if seat is None and len(self.seats) >= MAX_SEATS:
             return RoomFull("This room is full.")
@@ -423,7 +363,7 @@ class Room:
         return None
 
     def _unplugged(self, fact: Unplugged) -> None:
-        seat = self._seat(fact.participant_id)
+        seat = self._seating.seat(fact.participant_id)
         if seat is not None and seat.leg == fact.leg:
             self._leave(seat)
 
@@ -434,31 +374,24 @@ class Room:
             publishing=first_tracks(grant), seq=0 if old is None else old.seq,
             barred_until_ms=0 if old is None else old.barred_until_ms,
         )  # fmt: skip
-        self.seats[seat.participant_id] = seat
+        self._seating.seats[seat.participant_id] = seat
         if self.state is not RoomState.LIVE:
             self._held_until_ms = None
         self.slot_ends_at = self.slot_ends_at or grant.slot_ends_at
         return seat
 
     def _open_media(self, seat: Seat) -> None:
-        self._out.append(OpenPeer(seat.grant, seat.publishing, tuple(sorted(seat.muted))))
+        self._seating.order(OpenPeer(seat.grant, seat.publishing, tuple(sorted(seat.muted))))
         seat.offer.clear()
         if self.state is RoomState.LIVE and self.session_id is not None:
             if self._is_quiet:
                 # The first one back after a restart: media goes on for everyone from here.
                 self._is_quiet = False
-                self._out.append(GoLive(self.session_id))
-            self._out.append(NoteArrival(seat.grant))
-
-    def _take_socket(self, seat: Seat, socket_id: SocketId) -> None:
-        if seat.socket_id is not None:
-            words = "You have entered again from another page. This one is closed."
-            self._send(seat.socket_id, Error(id=None, code="replaced", message=words, fatal=True))
-            self._out.append(CloseSocket(seat.socket_id, CloseCode.REPLACED))
-        seat.socket_id = socket_id
+                self._seating.order(GoLive(self.session_id))
+            self._seating.order(NoteArrival(seat.grant))
 
     def _reply_joined(self, seat: Seat, request_id: str, now_ms: int) -> None:
-        self._reply(
+        self._seating.reply(
             seat,
             Joined(
                 id=request_id, seq=seat.seq, participant_id=seat.participant_id,
@@ -469,7 +402,7 @@ class Room:
     def _reply_resumed(
         self, seat: Seat, fact: Returned, media: str, now_ms: int, *, whole: bool
     ) -> None:
-        self._reply(
+        self._seating.reply(
             seat,
             Resumed(
                 id=fact.request_id, seq=seat.seq, resume_token=seat.resume_token,
@@ -479,13 +412,15 @@ class Room:
         )  # fmt: skip
 
     def _turn_away(self, fact: Entered | Returned, code: str, words: str) -> None:
-        self._send(fact.socket_id, Error(id=fact.request_id, code=code, message=words, fatal=True))
-        self._out.append(CloseSocket(fact.socket_id, CloseCode.REFUSED))
+        self._seating.send(
+            fact.socket_id, Error(id=fact.request_id, code=code, message=words, fatal=True)
+        )
+        self._seating.order(CloseSocket(fact.socket_id, CloseCode.REFUSED))
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
     def _said(self, fact: Said, now_ms: int) -> None:
-        seat = self._seat(fact.participant_id)
+        seat = self._seating.seat(fact.participant_id)
         try:
             if seat is None or seat.socket_id != fact.socket_id:
                 raise _No("seat_expired", "This socket no longer speaks for this seat.")
@@ -496,14 +431,14 @@ class Room:
             self._refuse(fact, no.reason, no.message)
             return
         if not replied:
-            self._send(fact.socket_id, Ok(id=fact.message.id))
+            self._seating.send(fact.socket_id, Ok(id=fact.message.id))
         if isinstance(fact.message, Leave):
             self._leave(seat)
         elif isinstance(fact.message, End):
             self._end(EndReason.ENDED_BY_OFFICIAL, now_ms)
 
     def _refuse(self, fact: Said, code: str, words: str) -> None:
-        self._send(fact.socket_id, Error(id=fact.message.id, code=code, message=words))
+        self._seating.send(fact.socket_id, Error(id=fact.message.id, code=code, message=words))
 
     def _request(self, seat: Seat, message: object, now_ms: int) -> bool:
         """Act on one request. True if its reply comes later, as the answer to an effect."""
@@ -530,7 +465,7 @@ class Room:
         if seat.offer.revision != message.revision:
             raise _No("stale_answer", "This answer belongs to an older offer. Answer the newest.")
         assert seat.socket_id is not None
-        self._out.append(
+        self._seating.order(
             TakeAnswer(
                 seat.participant_id, seat.socket_id, message.id, message.revision, message.sdp
             )
@@ -544,7 +479,7 @@ class Room:
             return
         seat.publishing = wanted
         # Media says by itself who needs a new offer for this.
-        self._out.append(SetPublishes(seat.participant_id, wanted))
+        self._seating.order(SetPublishes(seat.participant_id, wanted))
 
     def _mute(self, seat: Seat, message: Mute) -> None:
         # Muting holds also for a track that is published only later.
@@ -553,12 +488,12 @@ class Room:
         if (message.track in seat.muted) == message.muted:
             return
         (seat.muted.add if message.muted else seat.muted.discard)(message.track)
-        self._out.append(SetMuted(seat.participant_id, message.track, message.muted))
+        self._seating.order(SetMuted(seat.participant_id, message.track, message.muted))
 
     def _media_lost(self, seat: Seat, now_ms: int) -> None:
         if now_ms - seat.leg_since_ms < LEG_SPACING_MS:
             raise _No("too_many", "A new leg has only just begun. Try again in a second.")
-        self._new_leg(seat, now_ms)
+        self._seating.new_leg(seat, now_ms)
 
     def _admit(self, seat: Seat, now_ms: int) -> None:
         if not seat.grant.may_admit:
@@ -570,13 +505,13 @@ class Room:
         self.state = RoomState.COUNTDOWN
         self._countdown_due_ms = now_ms + self.rules.countdown_ms
         self._post_room(now_ms)
-        for each in self._taken():
-            self._post(each, Countdown(seq=0, live_in_ms=self.rules.countdown_ms))
+        for each in self._seating.taken():
+            self._seating.post(each, Countdown(seq=0, live_in_ms=self.rules.countdown_ms))
 
     # ── sockets and media ────────────────────────────────────────────────────────────────────────
 
     def _socket_gone(self, fact: SocketGone) -> None:
-        seat = self._seat(fact.participant_id)
+        seat = self._seating.seat(fact.participant_id)
         if seat is None or seat.socket_id != fact.socket_id:
             return  # an older socket of this seat: someone else has taken over
         seat.socket_id = None
@@ -584,7 +519,7 @@ class Room:
             seat.offer.clear()
 
     def _media_changed(self, fact: MediaConnected | MediaSilent | MediaGone, now_ms: int) -> None:
-        seat = self._seat(fact.participant_id)
+        seat = self._seating.seat(fact.participant_id)
         if seat is None:
             return
         match fact:
@@ -609,94 +544,42 @@ class Room:
             self._leave(seat)
         elif seat.socket_id is not None:
             words = "Your device sent far too much, so its line was closed. It connects anew."
-            self._send(seat.socket_id, Error(id=None, code="too_much_sent", message=words))
+            self._seating.send(seat.socket_id, Error(id=None, code="too_much_sent", message=words))
 
     def _spoke(self, fact: Spoke) -> None:
-        seat = self._seat(fact.participant_id)
+        seat = self._seating.seat(fact.participant_id)
         # Before live, whether someone speaks is nobody's business.
         if seat is None or self.state is not RoomState.LIVE or seat.speaking == fact.speaking:
             return
         seat.speaking = fact.speaking
-        for other in self._taken():
+        for other in self._seating.taken():
             if other.socket_id is not None:
-                self._send(
+                self._seating.send(
                     other.socket_id,
                     Speaking(participant_id=seat.participant_id, speaking=fact.speaking),
                 )
-
-    def _new_leg(self, seat: Seat, now_ms: int) -> None:
-        seat.leg += 1
-        seat.leg_since_ms = now_ms
-        seat.media = Media.NONE
-        seat.offer.clear()
-        self._out.append(NewLeg(seat.participant_id))
-
-    # ── offers ───────────────────────────────────────────────────────────────────────────────────
-
-    def _serve_offer(self, seat: Seat, now_ms: int) -> None:
-        offer = seat.offer
-        if offer.due_ms is not None and now_ms >= offer.due_ms:
-            self._offer_unanswered(seat)
-        if offer.wanted and offer.is_free and seat.socket_id is not None and not self.is_over:
-            offer.wanted = False
-            offer.asked = True
-            self._out.append(FetchOffer(seat.participant_id))
-
-    def _offer_unanswered(self, seat: Seat) -> None:
-        offer = seat.offer
-        offer.revision = None
-        offer.due_ms = None
-        offer.unanswered += 1
-        if offer.unanswered < MAX_UNANSWERED_OFFERS:
-            offer.wanted = True
-        elif seat.socket_id is not None:
-            # Say so once and rest until the client asks for a new leg or comes back.
-            self._send(seat.socket_id, Error(id=None, code="no_answer",
-                                             message="Offers stay unanswered."))  # fmt: skip
-
-    def _offer_made(self, fact: OfferMade, now_ms: int) -> None:
-        seat = self._seat(fact.participant_id)
-        if seat is None or not seat.offer.asked:
-            return
-        seat.offer.asked = False
-        if seat.socket_id is None:
-            seat.offer.wanted = True
-            return
-        seat.offer.revision = fact.revision
-        seat.offer.due_ms = now_ms + self.rules.answer_timeout_ms
-        self._send(
-            seat.socket_id,
-            Offer(revision=fact.revision, leg=seat.leg, sdp=fact.sdp, tracks=fact.tracks),
-        )
-
-    def _answer_taken(self, fact: AnswerTaken) -> None:
-        self._send(fact.socket_id, Ok(id=fact.request_id))
-        seat = self._seat(fact.participant_id)
-        if seat is not None and seat.offer.revision == fact.revision:
-            wanted = seat.offer.wanted
-            seat.offer = OfferTurn(wanted=wanted)
 
     # ── going live ───────────────────────────────────────────────────────────────────────────────
 
     def _party_is_ready(self) -> bool:
         return any(
             seat.role is ParticipantRole.PETITIONER and seat.state is ParticipantState.READY
-            for seat in self._taken()
+            for seat in self._seating.taken()
         )
 
     def _run_countdown(self, now_ms: int) -> None:
         if self._countdown_due_ms is None:
             return
-        roles = {seat.role for seat in self._taken()}
-        someone_admits = any(seat.grant.may_admit for seat in self._taken())
+        roles = {seat.role for seat in self._seating.taken()}
+        someone_admits = any(seat.grant.may_admit for seat in self._seating.taken())
         late_ms = now_ms - self._countdown_due_ms
         is_there = ParticipantRole.PETITIONER in roles and someone_admits
         if not is_there or (late_ms >= self.rules.party_patience_ms and not self._party_is_ready()):
             self._back_to_waiting(now_ms)
         elif late_ms >= 0 and self._party_is_ready():
             self._countdown_due_ms = None
-            self._opening = tuple(seat.grant for seat in self._taken())
-            self._out.append(StartSession(self._opening))
+            self._opening = tuple(seat.grant for seat in self._seating.taken())
+            self._seating.order(StartSession(self._opening))
 
     def _back_to_waiting(self, now_ms: int) -> None:
         self._countdown_due_ms = None
@@ -712,16 +595,16 @@ class Room:
         self.live_since = fact.started_at
         self._t0_ms = now_ms - fact.elapsed_ms
         self.state = RoomState.LIVE
-        taken = {seat.participant_id for seat in self._taken()}
+        taken = {seat.participant_id for seat in self._seating.taken()}
         for gone in sorted(committed - taken):
-            self._out.append(NoteDeparture(ParticipantId(gone)))
-        for seat in self._taken():
+            self._seating.order(NoteDeparture(ParticipantId(gone)))
+        for seat in self._seating.taken():
             if seat.participant_id not in committed:
-                self._out.append(NoteArrival(seat.grant))
+                self._seating.order(NoteArrival(seat.grant))
         if self._end_reason is not None:
             self._end(self._end_reason, now_ms)  # it was ended while the Session was committed
             return
-        self._out.append(GoLive(fact.session_id))
+        self._seating.order(GoLive(fact.session_id))
         self._post_room(now_ms)
 
     def _session_refused(self, fact: SessionRefused, now_ms: int) -> None:
@@ -732,14 +615,16 @@ class Room:
             self._end_without_session(self._end_reason, now_ms)
             return
         self._back_to_waiting(now_ms)
-        for seat in self._taken():
+        for seat in self._seating.taken():
             if seat.grant.may_admit and seat.socket_id is not None:
-                self._send(seat.socket_id, Error(id=None, code=fact.code, message=fact.words))
+                self._seating.send(
+                    seat.socket_id, Error(id=None, code=fact.code, message=fact.words)
+                )
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────
 
     def _expire_seats(self, now_ms: int) -> None:
-        for seat in list(self._taken()):
+        for seat in list(self._seating.taken()):
             if not seat.is_gone:
                 seat.gone_since_ms = None
             elif seat.gone_since_ms is None:
@@ -747,7 +632,7 @@ class Room:
             elif now_ms - seat.gone_since_ms >= self.rules.grace_ms:
                 self._leave(seat)
                 seat.is_missing = True
-                if not any(self._people()):
+                if not any(self._seating.people()):
                     self._end_or_forget(EndReason.TIMED_OUT, now_ms)
                     return  # the room is over, and devices with it
 
@@ -774,19 +659,19 @@ class Room:
         seat.has_left = True
         seat.speaking = False
         seat.offer = OfferTurn()
-        self._out.append(ClosePeer(seat.participant_id))
+        self._seating.order(ClosePeer(seat.participant_id))
         if seat.socket_id is not None:
-            self._out.append(CloseSocket(seat.socket_id, CloseCode.OVER))
+            self._seating.order(CloseSocket(seat.socket_id, CloseCode.OVER))
             seat.socket_id = None
         if self.state is RoomState.LIVE:
-            self._out.append(NoteDeparture(seat.participant_id))
+            self._seating.order(NoteDeparture(seat.participant_id))
 
     def _end_if_empty(self, now_ms: int) -> None:
         if self._held_until_ms is not None:
             if now_ms < self._held_until_ms:
                 return  # others may still be on their way back
             self._held_until_ms = None
-        if self.is_over or any(self._people()):
+        if self.is_over or any(self._seating.people()):
             return
         if self._is_quiet:
             self._end(EndReason.NODE_LOST, now_ms)
@@ -814,7 +699,7 @@ class Room:
         self._ended_ms = now_ms
         self.state = RoomState.ENDED
         self._post_room(now_ms)
-        self._out.append(EndSession(reason))
+        self._seating.order(EndSession(reason))
 
     def _end_without_session(self, reason: EndReason, now_ms: int) -> None:
         self.state = RoomState.ENDED
@@ -830,59 +715,30 @@ class Room:
 
     def _say_ended(self) -> None:
         assert self._end_reason is not None
-        for seat in list(self._taken()):
-            self._post(seat, Ended(seq=0, reason=self._end_reason, session_id=self.session_id))
+        for seat in list(self._seating.taken()):
+            self._seating.post(
+                seat, Ended(seq=0, reason=self._end_reason, session_id=self.session_id)
+            )
             self._leave(seat)
         self._dispose()
 
     def _dispose(self) -> None:
-        for seat in self._taken():
-            self._out.append(ClosePeer(seat.participant_id))
+        for seat in self._seating.taken():
+            self._seating.order(ClosePeer(seat.participant_id))
         self._disposed = True
-        self._out.append(Dispose())
+        self._seating.order(Dispose())
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────────
 
-    def _show_changes(self) -> None:
-        """Tell everyone about each participant whose picture has changed since last told."""
-        if self._disposed:
-            return
-        for seat in self.seats.values():
-            # Speaking has a message of its own, too frequent to keep.
-            info = seat.info()
-            known = seat.shown
-            if known is not None and known.model_copy(update={"speaking": info.speaking}) == info:
-                continue
-            seat.shown = info
-            for other in self._taken():
-                self._post(other, ParticipantChanged(seq=0, participant=info))
-
     def _post_room(self, now_ms: int) -> None:
-        for seat in self._taken():
-            self._post(
+        for seat in self._seating.taken():
+            self._seating.post(
                 seat,
                 RoomChanged(
                     seq=0, state=self.state, session_id=self.session_id,
                     live_since=self.live_since, elapsed_ms=self.elapsed_ms(now_ms),
                 ),
             )  # fmt: skip
-
-    def _post(self, seat: Seat, message: SequencedMessage) -> None:
-        seat.seq += 1
-        numbered = message.model_copy(update={"seq": seat.seq})
-        self._out.append(Post(seat.participant_id, seat.socket_id, numbered))
-
-    def _reply(self, seat: Seat, message: ServerMessage) -> None:
-        assert seat.socket_id is not None
-        self._send(seat.socket_id, message)
-
-    def _send(self, socket_id: SocketId, message: ServerMessage) -> None:
-        self._out.append(Send(socket_id, message))
-
-    def _seat(self, participant_id: ParticipantId) -> Seat | None:
-        """The seat, unless it was never taken or has been left."""
-        seat = self.seats.get(participant_id)
-        return None if seat is None or seat.has_left else seat
 
 
 def _is_complete(fact: Returned, seq: int) -> bool:

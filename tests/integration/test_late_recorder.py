@@ -28,7 +28,8 @@ from signaling.outbox import Outbox
 from signaling.presence import Presence
 from signaling.protocol import RecordingState, RecordingStatus, RecordingTrouble
 from signaling.recording import TalkRecorder
-from signaling.room import LiveSession, Room, Rules
+from signaling.room import Room
+from signaling.rules import LiveSession, Rules
 from signaling.session import Beginning, Survivor, start_session, take_over
 from tests.support.databases import create_tables
 from tests.support.matters import START, make_prefecture

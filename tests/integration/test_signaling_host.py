@@ -44,7 +44,8 @@ from signaling.protocol import (
     RoomState,
     Track,
 )
-from signaling.room import Room, Rules
+from signaling.room import Room
+from signaling.rules import Rules
 from tests.support.matters import START, make_prefecture
 from tests.support.rooms import FakeMediaRoom, FakeRecorder, make_grant
 from tests.support.signal_house import make_appointment

@@ -74,7 +74,8 @@ from signaling.protocol import (
     Speaking,
     Track,
 )
-from signaling.room import BARRED_MS, LiveSession, Room, Rules
+from signaling.room import Room
+from signaling.rules import BARRED_MS, LiveSession, Rules
 from tests.support.rooms import NOON, ROOM, make_grant
 
 T = TypeVar("T")

@@ -69,7 +69,8 @@ from signaling.protocol import (
     Speaking,
     Track,
 )
-from signaling.room import LiveSession, Room, Rules
+from signaling.room import Room
+from signaling.rules import LiveSession, Rules
 from tests.support.rooms import NOON, ROOM, make_grant
 
 ROLES = ("petitioner", "official", "desk", "interpreter")
