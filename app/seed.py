@@ -56,6 +56,8 @@ PAST_DAYS = (3, 8)
 """How many days ago the past talks were held."""
 PAST_AT = time(9, 33)
 TALK_S = 24
+LAST_START = time(23, 15)
+"""From here to midnight two visits find room, and from no quarter after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +238,8 @@ async def _vouch_for(settings: Settings, clock: Clock) -> None:
 
 async def _publish_coming(desk: Desk, today: date, clock: Clock) -> None:
     """Reception days around today, and a few appointments on them."""
-    now = clock.now().astimezone(LOCAL_ZONE)
-    days = [await desk.publish("lingdao", today, *_rest_of(now), topics=TOPICS)]
+    first = first_hours(clock.now().astimezone(LOCAL_ZONE))
+    days = [await desk.publish("lingdao", *first, topics=TOPICS)]
     for official, ahead in (("lingdao2", 2), ("lingdao", 5), ("lingdao2", 9), ("lingdao", 14)):
         day = _working_day(today + timedelta(days=ahead))
         days.append(await desk.publish(official, day, time(9), time(12), topics=TOPICS))
@@ -245,20 +247,20 @@ async def _publish_coming(desk: Desk, today: date, clock: Clock) -> None:
         await desk.book(day_id, visit)
 
 
-def _rest_of(now: datetime) -> tuple[time, time]:
-    """Working hours that still have slots to give: the usual ones, or the next three hours."""
+def first_hours(now: datetime) -> tuple[date, time, time]:
+    """Hours that still have slots to give for two visits: today's usual ones, the next three hours,
+    or those of the morning after."""
+    today, start = now.date(), _next_quarter(now)
     if now.time() < time(15, 0):
-        return max(time(9, 0), _next_quarter(now)), time(17, 30)
-    start = _next_quarter(now)
-    end = datetime.combine(now.date(), start) + timedelta(hours=3)
-    is_tomorrow = end.date() != now.date()
-    return start, time(23, 59) if is_tomorrow else end.time()
+        return today, max(time(9, 0), start), time(17, 30)
+    if start < now.time() or start > LAST_START:
+        return today + timedelta(days=1), time(9, 0), time(17, 30)
+    end = datetime.combine(today, start) + timedelta(hours=3)
+    return today, start, end.time() if end.date() == today else time(23, 59)
 
 
 def _next_quarter(now: datetime) -> time:
     rounded = now + timedelta(minutes=15 - now.minute % 15)
-    if rounded.date() != now.date():
-        return time(23, 30)
     return rounded.time().replace(second=0, microsecond=0)
 
 
