@@ -275,13 +275,39 @@ def _manifest() -> Taste:
     return taste
 
 
+def _manifest_text() -> Taste:
+    """Any text as a manifest, without the files that it tells of; what was read is written so that
+    it reads the same."""
+
+    def taste(data: bytes) -> bool:
+        try:
+            book = manifest.parse_manifest(data)
+        except JournalDamaged:
+            return False
+        assert manifest.parse_manifest(manifest._encode(book)) == book
+        return True
+
+    return taste
+
+
 def _manifest_seeds() -> Sequence[bytes]:
     directory = _scratch()
     (directory / HEADER.file_name).write_bytes(a_journal())
     manifest.recover(directory)
     text = (directory / manifest.FILE_NAME).read_bytes()
+    book = manifest.parse_manifest(text)
+    (entry,) = book.journals
+    second = replace(entry, leg=2, path=entry.path.replace("l0001", "l0002"), first_ms=None)
+    broken = entry.path.replace("s0000", "s0001")
+    others = [
+        replace(book, journals=()),
+        replace(book, journals=(entry, second), previous_sha256="f" * 64),
+        replace(book, journals=(second,), unreadable=(broken,)),
+        replace(book, journals=(), session_id="", unreadable=(broken, entry.path)),
+    ]
     return [
         text,
+        *map(manifest._encode, others),
         text.replace(b'.rrj"', b'.rrj/../x"'),
         text.replace(b'"records": 8', b'"records": "8"'),
     ]
@@ -450,6 +476,7 @@ TARGETS: Final = (
     Target("journal-records", _records, _record_seeds, 8192),
     Target("journal-record", _record, _one_record_seeds, 1500, "journal"),
     Target("manifest", _manifest, _manifest_seeds, 8192),
+    Target("manifest-text", _manifest_text, _manifest_seeds, 8192, "manifest"),
     Target("signature", _signature, _signature_seeds),
     Target("mux-json", _mux_json, _mux_json_seeds, 8192),
     Target("payload", _payloads, _payload_seeds),

@@ -1,5 +1,6 @@
-"""One portion in a process of its own: `python -m bench.fuzz_portion_child TARGET SEED BATCH S`.
+"""One portion in a process of its own: `python -m bench.fuzz_portion_child TARGET SEED BATCH …`.
 
+What follows the first batch's number is for how many seconds, and which input is timed once more.
 Says before each batch which one it is, so that whoever started it knows where it died; at the end
 what it found. The slowest input is told with its number: a single one that takes long is how an
 attack on the loop would look. The clock on the wall finds who may be slow; what is told is the best
@@ -38,6 +39,7 @@ class Stuck(Exception):
 
 def main(argv: list[str]) -> None:
     name, seed, first, seconds = argv[1], int(argv[2]), int(argv[3]), float(argv[4])
+    slowest = int(argv[5])
     configure_logging(level="CRITICAL")
     target = TARGETS[name]
     mutator = Mutator(corpus_of(target), seed, target.max_bytes)
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGALRM, _stop)
     portion = Portion(taste)
     portion.known(regressions(target))
+    if slowest >= 0:
+        portion.time_again(mutator.nth(slowest), slowest)
     begun, cpu, batch = time.monotonic(), time.process_time(), first
     while time.monotonic() - begun < seconds and len(portion.crashes) < MAX_CRASHES:
         print(json.dumps({"batch": batch}), flush=True)
@@ -110,12 +114,13 @@ class Portion:
         signal.alarm(0)
         self.taken += taken
         if longest > self.slowest_s:
-            self._time_again(inputs[which], number * BATCH + which)
+            self.time_again(inputs[which], number * BATCH + which)
         self._batches += 1
         if self._batches == SETTLED:
             self._resident_mib = _resident_mib()
 
-    def _time_again(self, data: bytes, number: int) -> None:
+    def time_again(self, data: bytes, number: int) -> None:
+        """By the processor alone; a fault if it is slow even then."""
         best = float("inf")
         for _ in range(TIMES_AGAIN):
             begin()

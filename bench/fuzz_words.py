@@ -85,6 +85,17 @@ def an_answer() -> str:
     return "\r\n".join(kept).replace("actpass", "active").replace(OURS.ufrag, "theirs")
 
 
+def a_short_answer() -> str:
+    """No more than what is asked for, so that more of what damages it hits something."""
+    idle = ("a=candidate", "a=end-of", "a=msid", "c=", "a=rtcp:", "a=rtcp-fb", "a=fmtp:111", "s=")
+    once = ("a=ice-", "a=fingerprint", "a=setup")  # one transport carries everything
+    lines: list[str] = []
+    for line in an_answer().split("\r\n"):
+        if not line.startswith(idle) and not (line.startswith(once) and line in lines):
+            lines.append(line)
+    return "\r\n".join(lines)
+
+
 def an_offer(direction: str = "sendonly", setup: str = "actpass") -> str:
     """What an encoder brings to WHIP, with numbers of its own, or a screen to WHEP."""
     lines = ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1"]
@@ -135,6 +146,10 @@ def _answer() -> Taste:
         return True
 
     return taste
+
+
+def _answer_seeds() -> Sequence[bytes]:
+    return [a_short_answer().encode(), an_answer().encode(), our_offer().encode()]
 
 
 def _offer() -> Taste:
@@ -442,7 +457,7 @@ def _range() -> Taste:
 
 
 TARGETS: Final = (
-    Target("sdp-answer", _answer, lambda: [an_answer().encode(), our_offer().encode()], 8192),
+    Target("sdp-answer", _answer, _answer_seeds, 8192, "sdp"),
     Target(
         "sdp-offer",
         _offer,
@@ -452,6 +467,7 @@ TARGETS: Final = (
             an_offer("sendrecv", "passive").encode(),
         ],
         8192,
+        "sdp",
     ),
     Target(
         "sdp-fragment",

@@ -396,11 +396,18 @@ _SPARE_BYTES: Final = 256 * 1024
 def read_manifest(directory: Path) -> Manifest | None:
     """The manifest, or None if there is none. Raises `JournalDamaged` for one not understood."""
     try:
-        text = (directory / FILE_NAME).read_bytes()
+        return parse_manifest((directory / FILE_NAME).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """What a manifest's bytes say. Raises `JournalDamaged` for what is not understood."""
     try:
+        text = data.decode()
         value = json.loads(text)
+        if "\\u" in text:  # half a surrogate pair is valid in JSON, and nowhere else
+            json.dumps(value, ensure_ascii=False).encode()
         if value["format"] != FORMAT or value["version"] != VERSION:
             raise JournalDamaged("The manifest has a version this program does not read.")
         journals = tuple(
