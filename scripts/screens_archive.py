@@ -4,7 +4,9 @@ The recordings are the seed's; the later day is a server whose clocks are set th
 hours are not waited for: the house is looked at as often as its keeper would have looked.
 """
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ from cases.retention import COOLING, LONGEST_STRETCH, Seen
 from core.clock import Clock, ShiftedClock, SystemClock
 from core.db import Database
 from core.settings import Settings
+from media import erasure
 from media.manifest import boot_id
 from tests.support.browser import person
 
@@ -46,11 +49,16 @@ async def archive(
         person(driver, folder / "second") as second,
     ):
         archivist, reviewer = first.pages[0], second.pages[0]
+        again = archivist.get_by_role("button", name="再试一次")
         await _sign_in(archivist, url, "dangan", password)
         await _sign_in(reviewer, url, "fuhe", password)
         await _believe_the_clock(album, archivist, f"{url}/archive")
         await _both_sign(album, archivist, reviewer, f"{url}/archive", case_id)
-        await _cool(settings, LATER)
+        with _broken_erasing():
+            await _cool(settings, LATER)
+            await expect(again).to_be_visible(timeout=2 * KEEPER_MS)
+            await album.take_in(archivist, "archivist.keeping.halted", LANGUAGES)
+        await again.click()
         await expect(archivist.get_by_text("打印销毁证明")).to_be_visible(timeout=KEEPER_MS)
         await album.take_in(archivist, "archivist.keeping.deleted", LANGUAGES)
         await reviewer.goto(f"{url}/cases/{case_id}")
@@ -97,6 +105,21 @@ async def _both_sign(
     await expect(reviewer.get_by_text("还有 72 小时")).to_be_visible()
     await album.take_in(reviewer, "archivist.keeping.cooling", LANGUAGES)
     await archivist.reload()
+
+
+@contextlib.contextmanager
+def _broken_erasing() -> Iterator[None]:
+    """Meanwhile the job, which runs in this process, breaks off in an unforeseen way."""
+    erase = erasure.erase
+
+    def break_off(*_: object, **__: object) -> erasure.Erasure:
+        raise RuntimeError("not foreseen")
+
+    erasure.erase = break_off
+    try:
+        yield
+    finally:
+        erasure.erase = erase
 
 
 async def _cool(settings: Settings, clock: Clock) -> None:
