@@ -30,6 +30,8 @@ Recorded (the lower half; knows no sockets)
     manifest  the book that closes a recording; recovery; chain, signing: none gone, none changed
     inspection  what is in a recording, for a person at a console
     mux       journals → one seekable file per party, without transcoding, on one timeline
+    reel      its labour with every packet in C (_reel.c), where that could be built; same bytes
+    webm      a WebM file's head, and how one is written once from front to back
     timing · index · soundtrack   clocks fitted; packets placed on the timeline; sound end to end
     compose   the one picture that people watch; ffmpeg runs what it describes
     finishing · jobs   the steps from journals to files, each in a child; told to the database

@@ -106,6 +106,7 @@ class Storm:
             if isinstance(item, SenderReport):
                 yield arrives_ns, journal.encode_sender_report(seed, track, arrives_ns, item)
             else:
+                assert isinstance(item, bytes)
                 yield arrives_ns, journal.encode_record(seed, 2, track, arrives_ns, item)
             if dice.random() < 0.01:
                 mark = Mark(dice.choice(list(MarkKind)), str(dice.randrange(300)))
