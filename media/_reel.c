@@ -6,8 +6,8 @@
    reckon with (times beyond years, more than it has bits for) it refuses as `Unusual`; then Python
    does all of it, and so it does where this could not be built or the processor has no CRC32C.
 
-   Why at all: an hour of talk is two million packets, each of which is looked at four times; in an
-   interpreter that takes half a minute in which nobody can watch (docs/recording.md). The files are
+   Why at all: an hour of talk is more than a million packets, each of which is looked at four times;
+   an interpreter needs twelve seconds for it in which nobody can watch, this three. The files are
    the same to the byte as those of the Python path (tests/unit/media/test_reel.py).
 
    Nothing here reads or writes a file: bytes are mapped journals, and what `Reel.fill` fills. */
