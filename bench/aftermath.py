@@ -21,7 +21,7 @@ TOLERANCE_MS: Final = 100
 SILENCE_MS: Final = 1_500
 """Media away for longer has to be marked; in a file half a second is a gap (docs/recording.md)."""
 FILE_GAP_MS: Final = 500
-LOOK_MS: Final = 250
+LOOK_MS: Final = 100
 """How often the relay looks after a peer: when it stood still itself, it knows the last look."""
 SLACK_NS: Final = 3_000 * MS
 TICKS_PER_MS: Final = 48  # of sound

@@ -100,7 +100,7 @@ class _Campaign:
     async def _befall(self, kind: str) -> None:
         try:
             await asyncio.gather(*(settle(call) for call in self._stage.calls))
-            rows = await OF_THE_HOUSE[kind](self._stage.server, self._stage.calls)
+            rows = await OF_THE_HOUSE[kind](self._stage)
         except Exception as error:  # as above: the campaign goes on and counts it
             rows = [Row(kind, 0, 0, trouble=repr(error)[:300])]
         for row in rows:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -19,7 +19,7 @@ from playwright.async_api import Page
 from playwright.async_api import TimeoutError as NeverShown
 
 from bench.aftermath import Disturbance
-from bench.outage_stage import URL, LabServer
+from bench.outage_stage import URL, Stage
 from bench.outage_watch import (
     STREAMS,
     Call,
@@ -195,19 +195,21 @@ async def socket(call: Call, _: int) -> Row:
 # ── the whole house ──────────────────────────────────────────────────────────────────────────────
 
 
-async def clock_moved(server: LabServer, calls: Sequence[Call]) -> list[Row]:
+async def clock_moved(stage: Stage) -> list[Row]:
     """The server's wall clock jumps an hour ahead, and back again."""
+    server, calls = stage.server, stage.calls
     rows = [Row("clock", call.lane.number, 0) for call in calls]
     before = [await leg(call.kiosk_page) for call in calls]
     sockets = [await sockets_opened(call.kiosk_page) for call in calls]
     from_s, from_ns = time.time(), time.monotonic_ns()
     moved = []
     for offset_s in (CLOCK_JUMP_S, 0):
-        server.move_clock(offset_s)
+        server.move_clock(stage.shift_s + offset_s)
         await asyncio.sleep(6)
         async with httpx.AsyncClient() as client:
             said = (await client.get(f"{URL}/livez")).headers["date"]
-        moved.append(round(parsedate_to_datetime(said).timestamp() - time.time()))
+        away_s = parsedate_to_datetime(said).timestamp() - time.time()
+        moved.append(round(away_s) - stage.shift_s)
     for call, row, old_leg, opened in zip(calls, rows, before, sockets, strict=True):
         await fill_gaps(call, row, from_s)
         row.legs = (old_leg, await leg(call.kiosk_page))
@@ -221,8 +223,9 @@ async def clock_moved(server: LabServer, calls: Sequence[Call]) -> list[Row]:
     return rows
 
 
-async def halted(server: LabServer, calls: Sequence[Call]) -> list[Row]:
+async def halted(stage: Stage) -> list[Row]:
     """SIGSTOP of the server for ten seconds, then SIGCONT: it has not died, it was not there."""
+    server, calls = stage.server, stage.calls
     rows = [Row("hang", call.lane.number, HANG_S) for call in calls]
     before = [await leg(call.kiosk_page) for call in calls]
     from_s, from_ns = time.time(), time.monotonic_ns()
@@ -243,8 +246,9 @@ async def halted(server: LabServer, calls: Sequence[Call]) -> list[Row]:
     return rows
 
 
-async def server_killed(server: LabServer, calls: Sequence[Call]) -> list[Row]:
+async def server_killed(stage: Stage) -> list[Row]:
     """kill -9 of the server and a restart at once, as its supervisor would."""
+    server, calls = stage.server, stage.calls
     rows = [Row("server", call.lane.number, 0) for call in calls]
     before = [await leg(call.kiosk_page) for call in calls]
     from_s, from_ns = time.time(), time.monotonic_ns()
@@ -270,7 +274,7 @@ async def server_killed(server: LabServer, calls: Sequence[Call]) -> list[Row]:
 OF_A_CALL: Final[dict[str, Callable[[Call, int], Awaitable[Row]]]] = {
     "link": link, "reload": reload, "kill": kill, "tab": tab, "nat": nat, "socket": socket,
 }  # fmt: skip
-OF_THE_HOUSE: Final[dict[str, Callable[[LabServer, Sequence[Call]], Awaitable[list[Row]]]]] = {
+OF_THE_HOUSE: Final[dict[str, Callable[[Stage], Awaitable[list[Row]]]]] = {
     "clock": clock_moved, "hang": halted, "server": server_killed,
 }  # fmt: skip
 """What befalls all lanes at once."""

@@ -34,6 +34,8 @@ from tests.support.server import ServerProcess
 URL: Final = f"http://{SERVER_ADDRESS}:{SERVER_PORT}"
 WALL_CLOCK: Final = Path(__file__).with_name("wall_clock.c")
 VISIT: Final = PAST_VISITS[0]
+EVENING: Final = 18
+"""From this hour on a campaign might not end before the day does."""
 FLAGS: Final = (
     f"--unsafely-treat-insecure-origin-as-secure={URL}",
     # Small pictures, seldom: the campaign measures lines, not this machine's encoders.
@@ -60,20 +62,21 @@ class LabServer(ServerProcess):
         assert self.process is not None, "the server has been started"
         return self.process.pid
 
-    def lend_clock(self, folder: Path) -> bool:
-        """Have the server read its wall clock through us; False if this machine cannot compile."""
+    def lend_clock(self, folder: Path) -> None:
+        """Have the server read its wall clock through us. RuntimeError without a C compiler."""
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            return False
+            words = "moving the wall clock needs a C compiler; leave out the kind: clock"
+            raise RuntimeError(words)
         library, offset = folder / "wall_clock.so", folder / "wall_clock"
         offset.write_bytes(bytes(8))
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(WALL_CLOCK)], check=True
         )
         self.extra |= {"LD_PRELOAD": str(library), "WALL_CLOCK": str(offset)}
-        return True
 
     def move_clock(self, offset_s: int) -> None:
+        """Have its wall clock differ from ours by so much."""
         with Path(self.extra["WALL_CLOCK"]).open("r+b") as file:
             file.write(offset_s.to_bytes(8, "little", signed=True))
 
@@ -97,6 +100,8 @@ class LabServer(ServerProcess):
 class Stage:
     server: LabServer
     calls: list[Call]
+    shift_s: int
+    """How far the server's wall clock is from ours while nothing is done to it."""
 
 
 @asynccontextmanager
@@ -116,16 +121,17 @@ async def staged(folder: Path, *, lanes: int, moves_clock: bool) -> AsyncIterato
             port=SERVER_PORT, media_port=MEDIA_PORT,
         )  # fmt: skip
         stack.callback(server.stop)
-        if moves_clock and not server.lend_clock(folder):
-            raise RuntimeError(
-                "moving the wall clock needs a C compiler; leave out the kind: clock"
-            )
+        shift_s = _shift_s(datetime.now(LOCAL_ZONE))
+        if moves_clock or shift_s:
+            server.lend_clock(folder)
+            server.move_clock(shift_s)
         await asyncio.to_thread(server.start)
         desk = await stack.enter_async_context(Desk(URL, founding.password))
         hall = await stack.enter_async_context(httpx.AsyncClient(base_url=URL, timeout=30))
         await ask(hall, "POST", "/api/kiosk/enrol", json={
             "code": founding.kiosk_codes[VISIT.county]})  # fmt: skip
-        day_id = await desk.publish("lingdao", *_coming_hours(), topics=["草场"])
+        now = datetime.now(LOCAL_ZONE) + timedelta(seconds=shift_s)
+        day_id = await desk.publish("lingdao", *_coming_hours(now), topics=["草场"])
         official = await desk.as_("lingdao")
         driver = await stack.enter_async_context(async_playwright())
         office = await stack.enter_async_context(
@@ -153,13 +159,18 @@ async def staged(folder: Path, *, lanes: int, moves_clock: bool) -> AsyncIterato
             seen = await call.ask_official(f"/api/appointments/{appointment['id']}")
             call.session_id = seen["session_id"]
             calls.append(call)
-        yield Stage(server, calls)
+        yield Stage(server, calls, shift_s)
 
 
-def _coming_hours() -> tuple[Any, Any, Any]:
+def _shift_s(now: datetime) -> int:
+    """How far the house's clock is set back, so that its day does not end during the campaign."""
+    return 0 if now.hour < EVENING else -EVENING * 3600 // 2
+
+
+def _coming_hours(now: datetime) -> tuple[Any, Any, Any]:
     """From within minutes to the end of the local day, at most three hours."""
-    now = datetime.now(LOCAL_ZONE) + timedelta(minutes=4)
-    start = (now + timedelta(minutes=5 - now.minute % 5)).replace(second=0, microsecond=0)
+    soon = now + timedelta(minutes=4)
+    start = (soon + timedelta(minutes=5 - soon.minute % 5)).replace(second=0, microsecond=0)
     last = start.replace(hour=23, minute=59)
     return start.date(), start.time(), min(start + timedelta(hours=3), last).time()
 

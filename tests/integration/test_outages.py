@@ -18,7 +18,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    return list(run(Plan(count=1, lanes=1, kinds=("link", "socket", "kill"), outages_s=(5,))))
+    return list(
+        run(Plan(count=1, lanes=1, kinds=("link", "socket", "kill", "tab", "hang"), outages_s=(5,)))
+    )
 
 
 def of_kind(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -53,6 +55,20 @@ def test_a_killed_browser_is_noticed_and_takes_its_seat_again(rows: list[dict[st
     assert row["noticed_s"] < 3
     assert row["back_s"] is not None
     assert row["legs"][1] > row["legs"][0]
+
+
+def test_a_closed_tab_is_told_to_the_kiosk_and_to_the_desk(rows: list[dict[str, Any]]) -> None:
+    row = of_kind(rows, "tab")
+    assert row["noticed_s"] < 5
+    assert row["words_s"] < 8
+    assert 29 < row["desk_told_s"] < 40
+    assert row["back_s"] is not None
+
+
+def test_a_server_that_stood_still_goes_on_with_the_same_talk(rows: list[dict[str, Any]]) -> None:
+    row = of_kind(rows, "hang")
+    assert row["back_s"] is not None
+    assert told(rows)["hang"]["gap_ms"] > 9_000
 
 
 def test_the_recording_tells_the_outages_where_they_were(rows: list[dict[str, Any]]) -> None:

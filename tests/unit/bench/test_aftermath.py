@@ -35,3 +35,9 @@ def test_what_was_sent_again_is_no_gap_in_the_file_but_a_silence_all_the_same() 
 def test_a_killed_server_could_not_note_when_it_lost_the_line() -> None:
     assert verdict("server", left_ms=None).is_true
     assert not verdict("server", back_ms=None).is_true
+
+
+def test_a_relay_that_stood_still_knows_its_last_look_and_no_better() -> None:
+    assert verdict("hang", left_ms=180).is_true
+    assert not verdict("hang", left_ms=250).is_true
+    assert not verdict("hang", left_ms=None).is_true
