@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.main import create_app
 from core.clock import Clock
@@ -44,6 +45,24 @@ class Server(uvicorn.Server):
             self.on_started()
 
 
+class PatientSocket(WebSocketsSansIOProtocol):
+    """Hears nobody who does not listen.
+
+    The protocol's own pings never reach the application, which counts messages, and each is
+    answered: whoever sends them without reading would fill our memory with the answers.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+
 def make_server(
     settings: Settings,
     *,
@@ -57,7 +76,7 @@ def make_server(
             host=settings.host,
             port=settings.port,
             http="httptools",
-            ws="websockets-sansio",
+            ws=PatientSocket,
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
