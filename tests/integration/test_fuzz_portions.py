@@ -1,0 +1,80 @@
+"""Portions of a campaign add up, and a process that dies in one is told of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import fuzz_portions
+from bench.fuzz_corpus import corpus_of
+from bench.fuzz_mutate import BATCH, Mutator
+from bench.fuzz_portions import again, run
+from bench.fuzz_targets import TARGETS
+
+SECONDS = 0.2
+
+
+def of_target(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    (row,) = (row for row in rows if "target" in row)
+    return row
+
+
+def test_a_second_portion_goes_on_where_the_first_one_stopped(tmp_path: Path) -> None:
+    file = tmp_path / "sums.json"
+    first = of_target(json.loads(json.dumps(list(run(["rtp"], SECONDS, file)))))
+    assert first["inputs"] == first["next_batch"] * BATCH > 0
+    *_, result = rows = list(run(["rtp"], SECONDS, file))
+    second = of_target(rows)
+    assert second["inputs"] == second["next_batch"] * BATCH > first["inputs"]
+    (portion,) = second["portions"]
+    assert portion["inputs"] == second["inputs"]
+    assert result["inputs"] == second["inputs"]
+    assert result["ok"]
+    assert json.loads(file.read_text())[-1]["inputs"] == result["inputs"]
+    target = TARGETS["rtp"]
+    assert again("rtp", 1, 5) == Mutator(corpus_of(target), 1, target.max_bytes).nth(5)
+
+
+def test_a_parser_that_has_had_enough_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "sums.json"
+    list(run(["rtp"], SECONDS, file, wanted=BATCH))
+    rows = list(run(["rtp"], SECONDS, file, wanted=BATCH))
+    assert [row for row in rows if "target" in row] == []
+    (parser,) = (row for row in rows if row.get("parser") == "rtp")
+    assert parser["is_done"]
+    assert parser["hours_left"] == 0
+
+
+def test_a_file_of_another_seed_is_not_added_to(tmp_path: Path) -> None:
+    file = tmp_path / "sums.json"
+    list(run(["rtp"], SECONDS, file))
+    with pytest.raises(ValueError, match="about seed 1"):
+        list(run(["rtp"], SECONDS, file, seed=2))
+
+
+def test_a_process_that_dies_is_a_fault_and_its_batch_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A number that no child takes ends it before it says a word.
+    child = fuzz_portions._child
+    monkeypatch.setattr(
+        fuzz_portions, "_child", lambda name, seed, first, *_: child("none", seed, first, 1)
+    )
+    file = tmp_path / "sums.json"
+    *_, result = rows = list(run(["rtp"], SECONDS, file))
+    row = of_target(rows)
+    assert (row["inputs"], row["next_batch"]) == (0, 1)
+    assert "ended with 1 in batch 0" in row["crashes"][0]["fault"]
+    assert not result["ok"]
+
+
+def test_a_change_of_the_corpus_begins_a_portion_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sums.json"
+    list(run(["rtp"], SECONDS, file))
+    monkeypatch.setattr(fuzz_portions, "digest_of", lambda corpus: "another")
+    row = of_target(list(run(["rtp"], SECONDS, file)))
+    assert [portion["corpus"] for portion in row["portions"]][1:] == ["another"]
+    assert sum(portion["inputs"] for portion in row["portions"]) == row["inputs"]
