@@ -494,9 +494,6 @@ class Peer:
             # taken in before this look. All of that came late, and of some nothing is left.
             self._mark(MarkKind.SILENT, since_ns)
             self._mark(MarkKind.BACK, now_ns)
-            # Reports that waited seconds for us say nothing of anybody's line.
-            self._transports.feedback.allow_start(leg)
-            self._renew_pictures(now_ns)
 
     def _is_drowning_us(self, now_ns: int) -> bool:
         """Whether this leg has brought so much that it was closed: it would fill the disk and

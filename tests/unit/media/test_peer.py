@@ -468,11 +468,9 @@ def test_a_relay_that_stood_still_marks_when_it_was_not_there(world: World) -> N
     villager.go_live()
     feed(villager, MICROPHONE)
     villager.check(world.time_ns)
-    before = villager.leg.downlink
     villager.leg.last_packet_ns = world.time_ns + 10 * SECOND  # what had waited came first
     villager.check(world.time_ns + 10 * SECOND)
     assert world.taps["villager", 1].marks[-2:] == [MarkKind.SILENT, MarkKind.BACK]
-    assert villager.leg.downlink is not before  # what it seemed to carry meanwhile is forgotten
     villager.check(world.time_ns + 10 * SECOND + 250 * MS)
     assert world.taps["villager", 1].marks.count(MarkKind.SILENT) == 1
     assert events == []  # nobody was away but we
