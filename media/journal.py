@@ -39,6 +39,8 @@ MAX_TRACKS: Final = 250
 MAX_CLOCK_RATE: Final = 1_000_000
 """Ten times what any RTP payload format uses."""
 NO_TRACK: Final = 255
+RECORDER_LATE: Final = "recorder_late"
+"""Detail of a GAP mark: the talk had begun, and its recorder had not."""
 OVERHEAD_BYTES: Final = _HEAD.size + _CRC.size
 """What a record adds to its payload."""
 

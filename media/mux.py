@@ -588,13 +588,16 @@ def _cause(party: _Party, from_ns: int, to_ns: int) -> str:
     for leg in party.legs:
         if any(start <= to_ns and end >= from_ns for start, end in leg.lost):
             return "disk"
-    found = {
-        mark.kind
+    marks = [
+        mark
         for leg in party.legs
         for at_ns, _, mark in leg.marks
         if from_ns - slack <= at_ns <= to_ns + slack
-    }
+    ]
+    found = {mark.kind for mark in marks}
     causes = (
+        # The talk waited for its recorder, and the recorder for the disk.
+        ("disk", any(mark.detail == journal.RECORDER_LATE for mark in marks)),
         ("mute", bool(found & {MarkKind.MUTE, MarkKind.UNMUTE})),
         ("away", MarkKind.LEAVE in found),
         # A line that was lost for long comes back as a new leg, and joins again.

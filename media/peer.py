@@ -34,6 +34,7 @@ from media.events import (
 )
 from media.feedback import Feedback
 from media.ice import Credentials, new_credentials
+from media.journal import RECORDER_LATE
 from media.offers import (
     AnswerSection,
     ClientOffer,
@@ -429,7 +430,7 @@ class Peer:
         the journal says so."""
         self._open_tap()
         if self.leg.is_connected:
-            self._mark(MarkKind.GAP, self._transports.now_ns(), "recorder_late")
+            self._mark(MarkKind.GAP, self._transports.now_ns(), RECORDER_LATE)
         for publication in self.published.values():
             self.refresh(publication)
 

@@ -11,7 +11,7 @@ import pytest
 
 from media import journal, manifest, mux
 from media.ffmpeg import decode_fully
-from media.journal import MarkKind
+from media.journal import RECORDER_LATE, MarkKind
 from media.mux import MuxedFile, MuxFailed, MuxResult
 from media.party_tap import PartyTap
 from media.tracks import TrackName
@@ -235,6 +235,19 @@ def test_legs_continue_one_file_and_the_gap_is_marked(tmp_path: Path) -> None:
     for gap in result.files[0].gaps:
         assert gap.start_ms == pytest.approx(4000, abs=80)
         assert gap.end_ms == pytest.approx(7000, abs=80)
+
+
+def test_what_a_late_recorder_missed_is_missing_by_the_disk(tmp_path: Path) -> None:
+    """A server has come back, its callers have too, and the disk gives no recorder for 3 s."""
+    clip = flash_and_beep(4.0)
+
+    def marks(taps: dict[str, PartyTap], t0_ns: int) -> None:
+        taps[KIOSK].mark(MarkKind.BACK, t0_ns + 6_900_000_000)
+        taps[KIOSK].mark(MarkKind.GAP, t0_ns + 7_000_000_000, None, RECORDER_LATE)
+
+    speakers = [Speaker(KIOSK, clip, leg=1), Speaker(KIOSK, clip, leg=2, starts_ms=7000)]
+    result, _ = mux_of(tmp_path, speakers, marks=marks)
+    assert {gap.cause for gap in result.files[0].gaps} == {"disk"}
 
 
 def test_a_codec_change_starts_a_second_file_with_its_sound(tmp_path: Path) -> None:
