@@ -349,7 +349,7 @@ class Downlink:
     def second(self, now_ns: int, *, video_octets: int, loss: float) -> bool:
         """Once a second: what pictures it was sent in all, and the worst loss it reported. Whether
         `is_held` has changed."""
-        self._sent_bps = max(0, video_octets - self._sent_octets) * 8
+        before_bps, self._sent_bps = self._sent_bps, max(0, video_octets - self._sent_octets) * 8
         self._sent_octets = video_octets
         self._sent_seconds = self._sent_seconds + 1 if self._sent_bps else 0
         if self.is_held:
@@ -366,7 +366,10 @@ class Downlink:
         is_full = is_queueing or loss > LOSS_HOPELESS
         if is_full and self._sent_seconds > 1 and now_ns - self._cut_at_ns > 2 * CUT_EVERY_NS:
             self._cut_at_ns = now_ns
-            self._own_bps = int(0.7 * min(self.limit_bps(now_ns), self._sent_bps))
+            # A second with little in it says nothing of the line: after a halt reports tell of all
+            # that was lost in it, and a picture that has just come back is small.
+            most_bps = max(self._sent_bps, before_bps)
+            self._own_bps = int(0.7 * min(self.limit_bps(now_ns), most_bps))
         elif not is_full:
             self._own_bps = min(VIDEO_CAP_BPS, self._own_bps * 6 // 5)
         return self._review_hold(now_ns)

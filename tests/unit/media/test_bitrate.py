@@ -220,6 +220,19 @@ def test_a_round_trip_that_grows_slows_senders_unless_the_queue_is_the_clients_o
     assert other.limit_bps(6 * SECOND) == VIDEO_CAP_BPS
 
 
+def test_what_a_halt_lost_does_not_hold_the_picture_back() -> None:
+    """The relay stood still; the first report afterwards tells of all that was lost meanwhile, in a
+    second in which hardly anything was sent."""
+    downlink = Downlink()
+    watch(downlink, range(1, 6), sent_bps=1_000_000)
+    octets = 5 * 1_000_000 // 8
+    for n, loss in enumerate((0.95, 0.95, 0.95, 0.0, 0.0, 0.0, 0.0, 0.0), 6):
+        octets += min(20_000 if n == 6 else 1_000_000, downlink.limit_bps(n * SECOND)) // 8
+        downlink.second(n * SECOND, video_octets=octets, loss=loss)
+        assert not downlink.is_held
+    assert downlink.limit_bps(14 * SECOND) > 500_000
+
+
 def test_repairs_fit_in_beside_the_picture() -> None:
     downlink = Downlink()
     downlink.estimated(1_500_000, 5 * SECOND)
