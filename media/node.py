@@ -63,6 +63,7 @@ log = structlog.get_logger(__name__)
 TURNS = 50
 LOOK_TURNS = 5
 TURN_S = 1 / TURNS
+PEERS_TOGETHER = 10  # a millisecond and a half
 # What a held-up loop makes up for; older turns are let go.
 MAX_LATE_S = 0.2
 # Granularity of NACK retries and delayed keyframe requests, only while there are any.
@@ -114,7 +115,7 @@ class MediaNode:
         self.feedback = Feedback(self._send_rtcp, self._send_repair, self._wake)
         self._router = Router(self._socket.outbox, self.feedback)
         self._poll_handle: asyncio.TimerHandle | None = None
-        self.rota: Rota[Peer] = Rota(TURNS)
+        self.rota: Rota[Peer] = Rota(TURNS, together=PEERS_TOGETHER)
         self._caretaker: asyncio.Task[None] | None = None
         self.now_ns: Callable[[], int] = clock.monotonic_ns
         # Looked up once per packet; the book keeps this very dict.

@@ -14,18 +14,24 @@ _Member = TypeVar("_Member", bound=Hashable)
 
 
 class Rota(Generic[_Member]):
-    """Members, spread evenly over the `turns` of a round. Knows no clock: who calls keeps time."""
+    """Members and their turns in a round. Knows no clock: who calls keeps time.
 
-    def __init__(self, turns: int) -> None:
+    To be woken costs more than a member or two: `together` of them share a turn before another one
+    begins, and only when all turns have so many do they grow, evenly.
+    """
+
+    def __init__(self, turns: int, *, together: int) -> None:
         # Sets that keep their order: who came first comes first.
         self._turns: list[dict[_Member, None]] = [{} for _ in range(turns)]
+        self._together = together
 
     def __len__(self) -> int:
         return sum(map(len, self._turns))
 
     def add(self, member: _Member) -> None:
-        """Give `member`, who has none yet, the turn with the fewest in it."""
-        min(self._turns, key=len)[member] = None
+        """Give `member`, who has none yet, a turn."""
+        turn = next((t for t in self._turns if 0 < len(t) < self._together), None)
+        (min(self._turns, key=len) if turn is None else turn)[member] = None
 
     def remove(self, member: _Member) -> None:
         """Unknown members are fine."""
