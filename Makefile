@@ -85,7 +85,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(if $(findstring .uv/,$(
 	$(UV) pip install -q --python $(PY) --no-deps -e .
 	@touch $@
 
-$(VENV)/.fastlane: media/_fastlane.c media/_reel.c scripts/build_fastlane $(VENV)/.installed
+$(VENV)/.fastlane: media/_fastlane.c media/_reel.c media/_bytes.h scripts/build_fastlane $(VENV)/.installed
 	scripts/build_fastlane $(PY)
 	@touch $@
 

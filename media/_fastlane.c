@@ -24,6 +24,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "_bytes.h"
+
 enum { ERROR = -1, NOT_MINE = 0, DONE = 1 };
 
 /* As in media/router.py, rtp.py and srtp.py. */
@@ -128,27 +130,6 @@ static inline int put(PyObject *object, Py_ssize_t offset, int64_t value)
 static inline int add(PyObject *object, Py_ssize_t offset, int64_t value)
 {
     return put(object, offset, number(object, offset) + value);
-}
-
-/* -- Bytes of the network ------------------------------------------------------------------------ */
-
-static inline uint16_t read_16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
-
-static inline uint32_t read_32(const uint8_t *at)
-{
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
-static inline void write_16(uint8_t *at, uint16_t value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static inline void write_32(uint8_t *at, uint32_t value)
-{
-    write_16(at, (uint16_t)(value >> 16));
-    write_16(at + 2, (uint16_t)value);
 }
 
 /* -- The lane ------------------------------------------------------------------------------------ */
@@ -528,24 +509,6 @@ static PyTypeObject LaneType = {
 /* -- The journal's records ----------------------------------------------------------------------- */
 
 #ifdef __x86_64__
-#include <nmmintrin.h>
-
-/* CRC32C as google_crc32c.extend does it, by the processor's own instruction. */
-__attribute__((target("sse4.2"))) static uint32_t crc32c(uint32_t crc, const uint8_t *data,
-                                                         size_t length)
-{
-    uint64_t wide = (uint32_t)~crc;
-    for (; length >= 8; data += 8, length -= 8) {
-        uint64_t eight;
-        memcpy(&eight, data, 8);
-        wide = _mm_crc32_u64(wide, eight);
-    }
-    uint32_t narrow = (uint32_t)wide;
-    for (; length > 0; data++, length--)
-        narrow = _mm_crc32_u8(narrow, *data);
-    return ~narrow;
-}
-
 enum { RECORD_HEAD_BYTES = 12, CRC_BYTES = 4, RTP_RECORD = 2 };
 
 /* The bytes of journal.encode_batch. In two passes, the first of which only adds up. */

@@ -22,8 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "_bytes.h"
+
 #ifdef __x86_64__
-#include <nmmintrin.h>
 
 static PyObject *Unusual;
 
@@ -45,41 +46,13 @@ static int unusual(const char *words)
     return -1;
 }
 
-/* -- Bytes and numbers --------------------------------------------------------------------------- */
-
-static inline uint16_t read_16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
-
-static inline uint32_t read_32(const uint8_t *at)
-{
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
-static inline uint64_t read_64(const uint8_t *at)
-{
-    return (uint64_t)read_32(at) << 32 | read_32(at + 4);
-}
+/* -- Numbers and rows ----------------------------------------------------------------------------- */
 
 /* As Python divides: towards the smaller number. `by` is positive. */
 static inline int64_t floor_div(__int128 value, int64_t by)
 {
     __int128 whole = value / by;
     return (int64_t)(whole - (value % by < 0));
-}
-
-/* CRC32C as google_crc32c.extend does it, by the processor's own instruction. */
-__attribute__((target("sse4.2"))) static uint32_t crc32c(uint32_t crc, const uint8_t *data,
-                                                         size_t length)
-{
-    uint64_t wide = (uint32_t)~crc;
-    for (; length >= 8; data += 8, length -= 8) {
-        uint64_t eight;
-        memcpy(&eight, data, 8);
-        wide = _mm_crc32_u64(wide, eight);
-    }
-    uint32_t narrow = (uint32_t)wide;
-    for (; length > 0; data++, length--)
-        narrow = _mm_crc32_u8(narrow, *data);
-    return ~narrow;
 }
 
 /* A row that grows. */

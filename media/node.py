@@ -471,6 +471,15 @@ class MediaRoom:
         for peer in self._peers.values():
             peer.go_live()
 
+    def record(self, recorder: Recorder) -> None:
+        """Record from now on a live room that had no recorder. What was before is not in the
+        recording, and each journal says so. A room that has ended meanwhile takes none."""
+        if not self.is_live:
+            return
+        self.recorder = recorder
+        for peer in self._peers.values():
+            peer.record_from_now()
+
     async def end(self) -> None:
         """Stop forwarding and recording and let every client go. Whoever made the recorder seals
         it, after this returns: no packet reaches it any more."""

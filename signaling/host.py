@@ -462,9 +462,7 @@ class RoomHost:
         )
         self._has_begun_late = not self._recording.is_named
         self._recording.is_named = True
-        self._media.recorder = recorder
-        for peer in self._peers.values():
-            peer.record_from_now()
+        self._media.record(recorder)
         while self._has_begun_late:
             try:
                 await self._tools.database.run(self._name_recording)

@@ -64,10 +64,6 @@ class MediaPeer(Protocol):
     def set_muted(self, name: TrackName, muted: bool) -> None: ...
     def new_leg(self) -> None: ...
 
-    def record_from_now(self) -> None:
-        """The live room has been given its recorder only now."""
-        ...
-
 
 class LiveRecorder(taps.Recorder, Protocol):
     """A recording while it grows. Whoever opened it closes it."""
@@ -80,9 +76,6 @@ class LiveRecorder(taps.Recorder, Protocol):
 
 
 class MediaRoom(Protocol):
-    recorder: taps.Recorder | None
-    """What new legs are recorded with while the room is live."""
-
     def add_peer(
         self,
         participant_id: ParticipantId,
@@ -94,6 +87,11 @@ class MediaRoom(Protocol):
     ) -> MediaPeer: ...
     def remove_peer(self, participant_id: ParticipantId) -> None: ...
     def go_live(self, recorder: taps.Recorder | None) -> None: ...
+
+    def record(self, recorder: taps.Recorder) -> None:
+        """The live room is given its recorder only now."""
+        ...
+
     async def end(self) -> None: ...
     def stats(self) -> Sequence[PeerStats]: ...
 

@@ -215,7 +215,7 @@ async def test_after_a_restart_a_refused_recorder_is_asked_for_again_until_it_is
     assert disk.refused == 2, "the disk did not refuse twice"
     assert len(disk.asked) == 3
     assert set(disk.asked) == set(disk.opened), "it goes on in the same directory"
-    assert media.peers[KIOSK].recorded_late == 1
+    assert media.recorded_late == 1
     host.status.report(2)
     told = [message for message in box._waiting if isinstance(message, RecordingStatus)][-1]
     assert told.trouble is None

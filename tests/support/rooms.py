@@ -69,7 +69,6 @@ class FakePeer:
     answers: list[tuple[int, str]] = field(default_factory=list)
     muted: set[TrackName] = field(default_factory=set)
     refuse: Exception | None = None
-    recorded_late: int = 0
     accepted: list[ClientOffer] = field(default_factory=list)
 
     @property
@@ -106,15 +105,13 @@ class FakePeer:
     def new_leg(self) -> None:
         self.legs += 1
 
-    def record_from_now(self) -> None:
-        self.recorded_late += 1
-
 
 @dataclass(slots=True)
 class FakeMediaRoom:
     peers: dict[ParticipantId, FakePeer] = field(default_factory=dict)
     live_with: list[taps.Recorder | None] = field(default_factory=list)
     recorder: taps.Recorder | None = None
+    recorded_late: int = 0
     is_ended: bool = False
 
     def add_peer(
@@ -136,6 +133,10 @@ class FakeMediaRoom:
     def go_live(self, recorder: taps.Recorder | None) -> None:
         self.live_with.append(recorder)
         self.recorder = recorder
+
+    def record(self, recorder: taps.Recorder) -> None:
+        self.recorder = recorder
+        self.recorded_late += 1
 
     async def end(self) -> None:
         self.is_ended = True
