@@ -147,7 +147,7 @@ async def raw(house: House, *frames: str | bytes) -> tuple[list[dict[str, object
                 async for text in socket:
                     said.append(json.loads(text))
         except ConnectionClosed:
-            pass
+            pass  # Closed while we still spoke: what the caller looks at is the code.
         return said, socket.close_code
 
 
