@@ -46,3 +46,10 @@ class Lane:
 
 def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> bytes:
     """As `journal.encode_batch`. Missing where the processor has no CRC32C instruction."""
+
+def take_in(fd: int, messages_address: int, most: int, /) -> int:
+    """As `socket.take_in_in_python`."""
+
+def hand_over(fd: int, messages_address: int, count: int, /) -> int:
+    """As `socket.hand_over_in_python`; what goes to one receiver in datagrams of one length goes to
+    the kernel as one (UDP_SEGMENT, Linux 4.18), if it takes that."""

@@ -3,8 +3,10 @@
 A relay of many small calls spends its time on being woken and on waking others, not on copying. So
 one system call takes in everything that has come (`recvmmsg`), it is all worked on, and one system
 call lets everything go that came of it (`sendmmsg`): whoever receives is woken once, not once per
-packet. The memory is laid out once, in the shape in which the kernel, libsrtp and Python each want
-to see it, so a packet is decrypted where it was received and encrypted where it is sent from.
+packet. Where it was built in C, a picture's packets even go as one
+(docs/decisions/0011-a-picture-in-one-piece.md). The memory is laid out once, in the shape in which
+the kernel, libsrtp and Python each want to see it, so a packet is decrypted where it was received
+and encrypted where it is sent from.
 
 What cannot be sent at once is dropped and counted: a late packet is worth less than the ones behind
 it, and receivers ask again for what they miss. Linux only, as the rest of the house.
@@ -88,9 +90,7 @@ class _Slots:
         self._messages = (_Message * count)()
         self.names_address = ctypes.addressof(self._names)
         self.iovs_address = ctypes.addressof(self._iovs)
-        self.messages_address = first = ctypes.addressof(self._messages)
-        size = ctypes.sizeof(_Message)
-        self.headers = tuple(ctypes.c_void_p(first + i * size) for i in range(count))
+        self.messages_address = ctypes.addressof(self._messages)
         names = memoryview(self._names).cast("B")
         self.names = tuple(names[i * name_bytes : (i + 1) * name_bytes] for i in range(count))
         buffers = []
@@ -110,6 +110,38 @@ class _Slots:
         self.buffers = tuple(buffers)
 
 
+def take_in_in_python(fd: int, messages_address: int, most: int) -> int:
+    """As many datagrams as have come, at most `most`, into an array of `struct mmsghdr`. 0: nothing
+    more; or an ICMP answer to what we sent, which carries no datagram."""
+    first = ctypes.c_void_p(messages_address)
+    return max(0, int(_recvmmsg(fd, first, most, _MSG_DONTWAIT, None)))
+
+
+def hand_over_in_python(fd: int, messages_address: int, count: int) -> int:
+    """Send the datagrams of an array of `struct mmsghdr`; how many the kernel did not take."""
+    done = dropped = 0
+    while done < count:
+        first = ctypes.c_void_p(messages_address + done * ctypes.sizeof(_Message))
+        sent = _sendmmsg(fd, first, count - done, _MSG_DONTWAIT)
+        if sent > 0:
+            done += sent
+        elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):  # full, also for the rest
+            return dropped + count - done
+        else:  # no route, or a firewall's word: this one receiver's affair
+            dropped += 1
+            done += 1
+    return dropped
+
+
+take_in: Callable[[int, int, int], int]
+hand_over: Callable[[int, int, int], int]
+try:
+    # The same, with less to do for each call and for each packet of a picture.
+    from media._fastlane import hand_over, take_in
+except ImportError:  # not built
+    take_in, hand_over = take_in_in_python, hand_over_in_python
+
+
 class Outbox:
     """Datagrams on their way out: filled one by one, handed to the kernel together.
 
@@ -124,8 +156,8 @@ class Outbox:
         # Where a loop in C finds the same memory (media/fastlane.py).
         self.names_address = self._slots.names_address
         self.iovs_address = self._slots.iovs_address
+        self.messages_address = self._slots.messages_address
         self._hand_over = hand_over
-        self.headers = self._slots.headers
         self.buffers = self._slots.buffers
         self.receivers = self._slots.names
         self.posted = 0
@@ -205,12 +237,10 @@ class MediaSocket:
     def _readable(self) -> None:
         # Packets that came while others were worked on are taken in at once, without the loop's
         # round.
-        first = self._incoming.headers[0]
         outbox = self.outbox
         for _ in range(BATCHES_PER_TURN):
-            count = _recvmmsg(self._fd, first, RECEIVE_SLOTS, _MSG_DONTWAIT, None)
-            if count <= 0:
-                # Nothing more; or an ICMP answer to what we sent, which carries no datagram.
+            count = take_in(self._fd, self.messages_address, RECEIVE_SLOTS)
+            if not count:
                 return
             outbox.is_held = True
             try:
@@ -220,19 +250,7 @@ class MediaSocket:
                 outbox.flush()
 
     def _hand_over(self, count: int) -> None:
-        """What the kernel does not take is dropped and counted."""
-        done = 0
-        while done < count:
-            header = self.outbox.headers[done]
-            sent = _sendmmsg(self._fd, header, count - done, _MSG_DONTWAIT)
-            if sent > 0:
-                done += sent
-            elif ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):  # full, also for the rest
-                self.sent_dropped += count - done
-                return
-            else:  # no route, or a firewall's word: this one receiver's affair
-                self.sent_dropped += 1
-                done += 1
+        self.sent_dropped += hand_over(self._fd, self.outbox.messages_address, count)
 
 
 def host_and_port(address: Address) -> tuple[str, int]:
