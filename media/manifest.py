@@ -253,9 +253,13 @@ def verify(directory: Path) -> Verification:
             )
         return Verification(str(directory), 0, 0, tuple(problems), None)
     key = signed_by(directory, problems)
+    known: set[str] = set()
     for entry in book.journals:
         problems.extend(_verify_entry(directory, entry))
-    known = {entry.path for entry in book.journals} | set(book.unreadable)
+        if entry.path in known:
+            problems.append(Problem(entry.path, "twice", "This journal is in the manifest twice."))
+        known.add(entry.path)
+    known.update(book.unreadable)
     for path in journal.journals_in(directory):
         if path.name not in known:
             problems.append(

@@ -234,6 +234,16 @@ def test_missing_foreign_and_shortened_journals_are_found(tmp_path: Path) -> Non
     assert [p.code for p in manifest.verify(tmp_path).problems] == ["not_in_manifest"]
 
 
+def test_a_journal_that_is_in_the_manifest_twice_is_told(tmp_path: Path) -> None:
+    path, _ = write_journal(tmp_path, packets(4))
+    manifest.recover(tmp_path)
+    book = json.loads((tmp_path / manifest.FILE_NAME).read_bytes())
+    book["journals"] *= 2
+    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(book), encoding="utf-8")
+    found = manifest.verify(tmp_path)
+    assert [(p.path, p.code) for p in found.problems] == [(path.name, "twice")]
+
+
 def test_a_record_of_another_party_is_not_accepted(tmp_path: Path) -> None:
     mine, other = make_header(), make_header(participant_id=ParticipantId("q" * 32))
     data = mine.encode() + journal.encode_record(other.crc_seed, RecordType.RTP, 0, 1, b"foreign")
