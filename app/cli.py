@@ -1,7 +1,7 @@
 """`reception …`: what an operator types. Words for people, `--json` for programs.
 
 Each command imports what it needs when it runs, so that `reception --help` is quick. What measures
-and what proves (`bench`, `drill`) stands in cli_measure.py.
+and what proves (`bench`, `drill`) stands in cli_bench.py and cli_drill.py.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from app.cli_measure import bench, drill
+from app.cli_bench import bench
+from app.cli_drill import drill
 from core.errors import ReceptionError
 from core.settings import Settings
 
