@@ -128,11 +128,14 @@ class Chain:
             size = file.seek(0, os.SEEK_END)
             begin = max(0, size - _TAIL_BYTES)
             file.seek(begin)
-            whole, _, torn = file.read().rpartition(b"\n")
+            whole, newline, torn = file.read().rpartition(b"\n")
             if torn:
                 file.truncate(size - len(torn))
             # Its writer may have died before the line, or the list's name, was on the disk: then
-            # the manifest that is completed below, or the next line, would stand before it.
+            # the manifest that is completed below, or the next line, would stand before it. The
+            # line is written again, since memory can show what the disk has not got: a sync that
+            # failed is told once, whoever asked, and what was not changed since is not tried again.
+            _write_again(file.fileno(), whole.rpartition(b"\n")[2] + newline, size - len(torn))
             os.fsync(file.fileno())
             manifest.sync_directory(self._recordings)
         for unreadable, line in enumerate(reversed(whole.split(b"\n"))):
@@ -230,3 +233,9 @@ class Chain:
         except JournalDamaged:
             return None  # `manifest.verify` says so of the recording itself
         return None if book is None else book.previous_sha256
+
+
+def _write_again(fd: int, line: bytes, end: int) -> None:
+    """Write `line` where it stands already, before `end`. Raises `OSError`."""
+    if os.pwrite(fd, line, end - len(line)) != len(line):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))

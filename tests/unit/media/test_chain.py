@@ -219,6 +219,61 @@ def test_a_line_whose_sync_failed_is_taken_back(
     assert (found.links, found.problems) == (3, ())
 
 
+class Forgetful:
+    """What the disk has of one file, with a first sync that fails. As under Linux, what that was to
+    write counts as written from then on: the next sync succeeds, and writes what was changed since.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, kept: bytes) -> None:
+        self.kept = kept
+        self.kept_at: dict[str, bytes] = {}
+        """What it had when a name was given, by that name."""
+        self._path = path
+        self._has_failed = False
+        self._fsync, self._replace = os.fsync, os.replace
+        monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(os, "replace", self.replace)
+
+    def fsync(self, fd: int) -> None:
+        self._fsync(fd)
+        if not self._path.samefile(f"/proc/self/fd/{fd}"):
+            return
+        if not self._has_failed:
+            self._has_failed = True
+            os.utime(self._path, ns=(0, 0))  # nothing was changed since
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self._path.stat().st_mtime_ns:
+            self.kept = self._path.read_bytes()
+
+    def replace(self, old: Path, new: Path) -> None:
+        self._replace(old, new)
+        self.kept_at[f"{new.parent.name}/{new.name}"] = self.kept
+
+
+def test_a_dead_closer_s_line_is_on_the_disk_though_a_sync_failed_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = _die_closing_b(tmp_path, has_manifest=False)
+    ledger = recordings / chain.LEDGER_NAME
+    disk = Forgetful(monkeypatch, ledger, kept=ledger.read_bytes().split(b"\n")[0] + b"\n")
+    with pytest.raises(OSError, match="Input/output"):
+        close(recordings, "c")
+    close(recordings, "c")
+    assert b'"b"' in disk.kept_at[f"b/{manifest.FILE_NAME}"]
+    assert disk.kept == ledger.read_bytes()
+    assert Chain(recordings).verify().problems == ()
+
+
+def test_a_list_without_a_whole_line_is_left_as_it_is_but_for_what_is_torn(
+    tmp_path: Path,
+) -> None:
+    ledger = tmp_path / chain.LEDGER_NAME
+    for torn in (b"", b'{"numb', b"x" * 5_000):
+        ledger.write_bytes(torn)
+        Chain(tmp_path)._mended()
+        assert torn.startswith(ledger.read_bytes())
+
+
 @pytest.mark.parametrize("name", ["closed.lock", "closed.jsonl"])
 def test_the_chain_s_own_files_are_no_recordings(tmp_path: Path, name: str) -> None:
     close(tmp_path, "a")
