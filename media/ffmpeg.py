@@ -242,6 +242,11 @@ def restrain() -> None:
     For child processes only. What it may take altogether is `Limits.confine`'s to say.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    give_way()
+
+
+def give_way() -> None:
+    """Make this process polite, and first to go when memory ends."""
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # absolute: a child of a child is no lower
     with contextlib.suppress(OSError):  # not every kernel and container has it
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)

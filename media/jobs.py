@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -36,6 +35,7 @@ from media.ffmpeg import Limits, ffmpeg_path
 from media.finishing import Job, Step
 from media.model import FileKind, Recording, RecordingFile, RecordingState
 from media.mux import MuxedFile, MuxResult
+from media.warm import WarmParent
 
 log = structlog.get_logger(__name__)
 
@@ -61,8 +61,8 @@ _NOT_NEEDED_BY_OTHERS: Final = frozenset({Step.POSTER})
 _OVER: Final = frozenset({RecordingState.READY, RecordingState.EXPIRED})
 _LOOK_AGAIN_S: Final = 0.2
 PROGRESS_EVERY_S: Final = 1.0
-_KILL_AFTER_S: Final = 5.0
-_LONGEST_LINE_BYTES: Final = 4 * 1024 * 1024  # a mux result with thousands of gaps
+WARM: Final = WarmParent()
+"""Every child of this process is forked from this one."""
 _SHARES: Final = {
     Step.SEAL: (0, 2), Step.MUX: (2, 10), Step.VERIFY: (10, 40),
     Step.POSTER: (40, 42), Step.COMPOSE: (42, 100),
@@ -495,30 +495,18 @@ async def _in_child(running: _Running) -> None:
     """Run what remains in a child and follow it; it never outlives us. Raises `StepFailed`."""
     last_step = running.remaining[-1]
     timeout_s = running.job.limits.step_s * len(running.remaining)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "media.finishing", *running.remaining,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=_LONGEST_LINE_BYTES,
-        start_new_session=True,
-        pass_fds=() if running.lock_fd is None else (running.lock_fd,),
-    )  # fmt: skip
-    assert process.stdin and process.stdout and process.stderr
-    stderr = asyncio.create_task(_last_words(process.stderr), name="read a child's stderr")
+    child = await WARM.fork(running.remaining, lock_fd=running.lock_fd)
     try:
-        process.stdin.write(json.dumps(asdict(running.job)).encode())
-        process.stdin.close()
+        child.give(json.dumps(asdict(running.job)).encode())
         async with asyncio.timeout(timeout_s):
-            last = await _follow(running, process.stdout)
-            code = await process.wait()
-            words = await stderr
+            last = await _follow(running, child.lines)
+            code = await child.ended()
+            words = await child.last_words()
     except TimeoutError:
         if running.remaining:
             raise StepFailed("step_timeout", "This step took too long and was stopped.") from None
     finally:
-        await _end(process)
-        stderr.cancel()
+        await child.end()
     if not running.remaining:
         return  # all was told; how the child ended afterwards changes nothing
     if "error" in last:
@@ -547,22 +535,3 @@ async def _follow(running: _Running, lines: asyncio.StreamReader) -> dict[str, A
             told_at = time.monotonic()
             await _tell_progress(running.house, running.recording_id, running.step, last["percent"])
     return last
-
-
-async def _last_words(stream: asyncio.StreamReader) -> str:
-    """The end of what a child wrote to standard error; the rest is thrown away."""
-    kept = b""
-    while data := await stream.read(65536):
-        kept = (kept + data)[-2000:]
-    return kept.decode(errors="replace")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that the child, and the ffmpeg below it, is gone."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(process.wait()), _KILL_AFTER_S)
