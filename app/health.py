@@ -49,6 +49,7 @@ async def health_report(services: Services, state: State) -> dict[str, Any]:
         "free_disk_mib": ahead.free_mib,
         "storage": ahead.as_dict(),
         "rooms": hub.room_count() if hub is not None else 0,
+        "sockets_refused": hub.doorway.refused if hub is not None else 0,
         "events_waiting": waiting,
         "recordings": by_state,
         "audit_chain_broken_at": broken_at,

@@ -17,6 +17,8 @@ from media.node import be_prompt
 from signaling.protocol import MAX_MESSAGE_BYTES
 
 SHUTDOWN_GRACE_S = 10
+LINGER_S = 5.0
+"""For the other side to say that it has read the end; then it is cut off."""
 
 
 def serve(settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
@@ -46,11 +48,26 @@ class Server(uvicorn.Server):
 
 
 class PatientSocket(WebSocketsSansIOProtocol):
-    """Hears nobody who does not listen.
+    """Hears nobody who does not listen, waits for nobody who does not go, and says who is gone.
 
     The protocol's own pings never reach the application, which counts messages, and each is
-    answered: whoever sends them without reading would fill our memory with the answers.
+    answered: whoever sends them without reading would fill our memory with the answers. Nor would
+    whoever reads nothing ever be rid of: what waits to be sent keeps a closed connection open.
     """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.gone.set_result(None)
+
+    async def run_asgi(self) -> None:
+        self.scope["state"]["gone"] = self.gone  # for signaling/endpoint.py
+        await super().run_asgi()
+        cut_off = self.loop.call_later(LINGER_S, self.transport.abort)
+        self.gone.add_done_callback(lambda _: cut_off.cancel())
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -1,9 +1,9 @@
 """The WebSocket at /signal: who may connect, how much may be said, and what is answered.
 
-Before anything else the Origin is checked exactly; then hello, then one Grant or resume token, each
-within seconds. Limits: 64 KiB a frame, 20 messages a second with a burst of 40, 64 messages in the
-out-queue (outbox.py). Text frames only. Every refusal has a stable code and words
-(docs/protocol.md); what a client sent is never echoed or logged.
+Before anything else the Origin is checked exactly and a place looked for (doorway.py); then hello,
+then one Grant or resume token, each within seconds. Limits: 64 KiB a frame, 20 messages a second
+with a burst of 40, 64 messages in the out-queue (outbox.py). Text frames only. Every refusal has a
+stable code and words (docs/protocol.md); what a client sent is never echoed or logged.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from fastapi import APIRouter, WebSocket
+from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
@@ -23,6 +24,7 @@ from core.errors import ReceptionError, Unavailable
 from core.grants import GrantRefused
 from core.settings import Settings
 from core.store import use_once
+from signaling.doorway import Place
 from signaling.hub import Hub, Member, refusal_code
 from signaling.protocol import (
     HEARTBEAT_MS,
@@ -113,12 +115,25 @@ class Conversation:
             # Before accept: the browser sees 403 and no socket.
             await self._socket.close(CloseCode.FLOOD)
             return
+        try:
+            place = self._hub.doorway.come(address_of(self._socket))
+        except ReceptionError as refusal:
+            # Before accept too: a socket that must first be closed properly would need a place.
+            await self._socket.send_denial_response(_problem(refusal))
+            return
+        try:
+            await self._talk(place)
+        finally:
+            _when_gone(self._socket, place.go_in)
+
+    async def _talk(self, place: Place) -> None:
         await self._socket.accept()
-        reader = asyncio.create_task(self._read(), name=f"read {self._outbox.socket_id}")
+        reader = asyncio.create_task(self._read(place), name=f"read {self._outbox.socket_id}")
         writer = asyncio.create_task(self._write(), name=f"write {self._outbox.socket_id}")
         closing = asyncio.create_task(self._outbox.closing(), name="closing")
         try:
             await asyncio.wait({reader, closing}, return_when=asyncio.FIRST_COMPLETED)
+            place.come_out()
             if self._outbox.close_code is not None:
                 # What is still queued goes out first, if the reader takes it in time.
                 await asyncio.wait({writer}, timeout=CLOSE_WITHIN_S)
@@ -151,10 +166,11 @@ class Conversation:
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _read(self) -> None:
+    async def _read(self, place: Place) -> None:
         try:
             await self._greet()
             await self._come_in()
+            place.go_in()
             while True:
                 await self._follow(await self._next(SILENT_FOR_S))
         except _Stop as stop:
@@ -280,6 +296,30 @@ def origin_is_ours(socket: WebSocket, settings: Settings) -> bool:
         return origin == f"{ours.scheme}://{ours.netloc}"
     parts = urlsplit(origin)
     return parts.scheme in ("http", "https") and parts.netloc == socket.headers.get("host")
+
+
+def address_of(socket: WebSocket) -> str:
+    """Whose limits count: what core/edge.py takes for a request's address."""
+    return socket.client.host if socket.client else "unknown"
+
+
+def _when_gone(socket: WebSocket, call: Callable[[], None]) -> None:
+    """Call it when the connection is gone, which may be a while after the talk: a reader that takes
+    nothing does not take the end either. app/serve.py says when; under a server that does not, now.
+    """
+    gone: asyncio.Future[None] | None = socket.scope.get("state", {}).get("gone")
+    if gone is None:
+        call()
+    else:
+        gone.add_done_callback(lambda _: call())
+
+
+def _problem(refusal: ReceptionError) -> JSONResponse:
+    """As app/api.py says it; a refused socket passes no handler there."""
+    body = {"type": "about:blank", "status": refusal.status, "code": refusal.code}
+    sent = {**body, "detail": refusal.message, **refusal.details}
+    wait = {"Retry-After": str(refusal.details["retry_after_s"])}
+    return JSONResponse(sent, refusal.status, headers=wait, media_type="application/problem+json")
 
 
 def _id_of(message: ClientMessage) -> str | None:

@@ -24,6 +24,7 @@ from core.errors import Gone, Unavailable
 from core.grants import Grant
 from core.ids import AppointmentId, ParticipantId, RoomId, SessionId
 from media.recorder import Recorder
+from signaling.doorway import Doorway
 from signaling.effects import Entered, Returned, RoomMessage, Said, SocketGone, SocketId, Tick
 from signaling.host import RoomHost, Tools
 from signaling.model import SessionState
@@ -91,6 +92,7 @@ class Hub:
         open_recorder: OpenRecorder | None = None,
     ) -> None:
         self.services = services
+        self.doorway = Doorway()
         self._node = node
         self._presence = Presence(services.store, services.settings.node_name)
         self._tools = Tools(

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import delete, select
 
 from app.api import Guard, install_errors
+from app.serve import PatientSocket
 from core.blobs import DirectoryBlobs
 from core.clock import SystemClock
 from core.db import Database
@@ -152,7 +153,7 @@ async def running_house(
     app.include_router(make_device_router(lambda: hub))
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, ws="websockets-sansio", ws_max_size=MAX_MESSAGE_BYTES,
+            app, host="127.0.0.1", port=0, ws=PatientSocket, ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False, lifespan="off", log_config=None,
             timeout_graceful_shutdown=3,
         )
