@@ -88,10 +88,17 @@ async def start_session(tx: AsyncSession, begin: Beginning, present: Sequence[Gr
 
 
 async def note_arrival(
-    tx: AsyncSession, session_id: SessionId, grant: Grant, *, now: datetime
+    tx: AsyncSession,
+    session_id: SessionId,
+    grant: Grant,
+    *,
+    now: datetime,
+    epoch: int | None = None,
 ) -> None:
-    """Someone joined a live Session. Noting it twice, or after the end, changes nothing."""
-    state = await tx.scalar(select(Session.state).where(Session.id == session_id))
+    """Someone joined a live Session. Noting it twice, or after the end, changes nothing; nor, with
+    `epoch`, does noting it after the Session has been taken over by a later owner."""
+    if not await _is_still_ours(tx, session_id, epoch):
+        return
     already = await tx.scalar(
         select(Attendance.id).where(
             Attendance.session_id == session_id,
@@ -99,13 +106,22 @@ async def note_arrival(
             Attendance.left_at.is_(None),
         )
     )
-    if state == SessionState.LIVE and already is None:
+    if already is None:
         tx.add(_attendance(session_id, grant, now))
 
 
 async def note_departure(
-    tx: AsyncSession, session_id: SessionId, participant_id: ParticipantId, *, now: datetime
+    tx: AsyncSession,
+    session_id: SessionId,
+    participant_id: ParticipantId,
+    *,
+    now: datetime,
+    epoch: int | None = None,
 ) -> None:
+    """Someone left a live Session. As `note_arrival`: to an owner that was replaced and wakes up
+    everybody has fallen silent, who is in the talk with the next one."""
+    if not await _is_still_ours(tx, session_id, epoch):
+        return
     await tx.execute(
         update(Attendance)
         .where(
@@ -115,6 +131,15 @@ async def note_departure(
         )
         .values(left_at=now)
     )
+
+
+async def _is_still_ours(tx: AsyncSession, session_id: SessionId, epoch: int | None) -> bool:
+    """Whether the Session is live, and with `epoch` still this owner's. Both then stay so until the
+    transaction is through: whoever ends the Session or takes it over waits for it."""
+    ours = [Session.id == session_id, Session.state == SessionState.LIVE]
+    if epoch is not None:
+        ours.append(Session.epoch == epoch)
+    return await tx.scalar(select(Session.id).where(*ours).with_for_update()) is not None
 
 
 async def begin_recording(

@@ -148,6 +148,48 @@ async def test_an_owner_that_was_replaced_cannot_end_the_session(
     )
 
 
+async def stays(database: Database, session_id: SessionId) -> list[tuple[str, bool]]:
+    """Who was in the Session, and whether they have left."""
+    async with database.reading() as tx:
+        rows = await tx.execute(
+            select(Attendance.participant_id, Attendance.left_at)
+            .where(Attendance.session_id == session_id)
+            .order_by(Attendance.participant_id)
+        )
+        return [(who, left_at is not None) for who, left_at in rows]
+
+
+async def test_an_owner_that_was_replaced_changes_nobody_s_attendance(
+    database: Database, begin: Beginning
+) -> None:
+    session_id = await started(database, begin)
+    before = await stays(database, session_id)
+    await database.run(lambda tx: take_over(tx, session_id))
+    # It wakes up, hears nobody any more, and still has a newcomer's line waiting.
+    gone, late = ParticipantId(PRESENT[0].participant_id), make_grant("observer")
+    await database.run(lambda tx: note_departure(tx, session_id, gone, now=NOW, epoch=1))
+    await database.run(lambda tx: note_arrival(tx, session_id, late, now=NOW, epoch=1))
+    assert await stays(database, session_id) == before
+    await database.run(lambda tx: note_arrival(tx, session_id, late, now=NOW, epoch=2))
+    assert (late.participant_id, False) in await stays(database, session_id)
+
+
+async def test_an_arrival_beside_the_end_leaves_nobody_in_an_ended_session(
+    database: Database, begin: Beginning
+) -> None:
+    session_id = await started(database, begin)
+    late = make_grant("observer")
+    async with database.transaction() as tx:
+        assert await end_session(tx, session_id, EndReason.EVERYONE_LEFT, NOW)
+        arriving = asyncio.create_task(
+            database.run(lambda other: note_arrival(other, session_id, late, now=NOW))
+        )
+        # It cannot be through before the end is; if it could, it would be by now.
+        await asyncio.wait({arriving}, timeout=0.5)
+    await arriving
+    assert all(has_left for _, has_left in await stays(database, session_id))
+
+
 async def test_two_recoverers_never_hold_the_same_epoch(
     database: Database, begin: Beginning
 ) -> None:
