@@ -1,12 +1,17 @@
-"""Run the application under uvicorn: httptools for HTTP, websockets for the signaling socket."""
+"""Run the application under uvicorn: httptools for HTTP, websockets for the signaling socket.
+
+What both leave unbounded, because a proxy in front of them is thought to bound it, is bounded here.
+"""
 
 import asyncio
 import gc
+import resource
 import socket
 import sys
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.main import create_app
@@ -17,6 +22,12 @@ from media.node import be_prompt
 from signaling.protocol import MAX_MESSAGE_BYTES
 
 SHUTDOWN_GRACE_S = 10
+FILES = 65_536
+"""A process asks for so many, if it may; 1,024 is what most begin with."""
+MOST_CONNECTIONS = 8_192
+"""Some thousand pages, each with a socket or a stream of events and a few requests."""
+HEAD_WITHIN_S = 10.0
+HEAD_BYTES = 64 * 1024
 LINGER_S = 5.0
 """For the other side to say that it has read the end; then it is cut off."""
 
@@ -24,6 +35,7 @@ LINGER_S = 5.0
 def serve(settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `on_started` runs once the address answers."""
     configure_logging(level=settings.log_level, as_json=settings.log_json)
+    allow_many_files()
     asyncio.run(_serve(settings, on_started))
 
 
@@ -45,6 +57,69 @@ class Server(uvicorn.Server):
         gc.enable()
         if self.started and self.on_started is not None:
             self.on_started()
+
+
+def allow_many_files() -> None:
+    """As many as the system lets this process have, up to `FILES`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(FILES, hard)), hard))
+
+
+def most_connections() -> int:
+    """Half of the files at most: with none left, no recording can be written."""
+    return min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+class PatientHttp(HttpToolsProtocol):
+    """Waits for no request for ever, reads no endless one, and leaves files for the recordings.
+
+    Whoever connects and says nothing, or a header that never ends, is met here only: the
+    application does not hear of a request before its head is whole.
+    """
+
+    _head_due: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            transport.abort()
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_due is None and self._is_idle():
+            self._await_head()  # empty lines before a request end uvicorn's own waiting
+        self._head_bytes += len(data)
+        if self._head_due is not None and self._head_bytes > HEAD_BYTES:
+            self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        is_http = self in self.connections  # not lost, and no socket by now
+        return is_http and (self.cycle is None or self.cycle.response_complete)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_due is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_is_there()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_due = self.loop.call_later(HEAD_WITHIN_S, self.transport.abort)
+
+    def _head_is_there(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
 
 
 class PatientSocket(WebSocketsSansIOProtocol):
@@ -92,7 +167,7 @@ def make_server(
             create_app(settings, clock=clock),
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=PatientHttp,
             ws=PatientSocket,
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import delete, select
 
 from app.api import Guard, install_errors
-from app.serve import PatientSocket
+from app.serve import PatientHttp, PatientSocket
 from core.blobs import DirectoryBlobs
 from core.clock import SystemClock
 from core.db import Database
@@ -153,9 +153,9 @@ async def running_house(
     app.include_router(make_device_router(lambda: hub))
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, ws=PatientSocket, ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False, lifespan="off", log_config=None,
-            timeout_graceful_shutdown=3,
+            app, host="127.0.0.1", port=0, http=PatientHttp, ws=PatientSocket,
+            ws_max_size=MAX_MESSAGE_BYTES, ws_per_message_deflate=False, lifespan="off",
+            log_config=None, timeout_graceful_shutdown=3,
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve())
