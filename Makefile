@@ -1,7 +1,7 @@
 # Two commands matter: `make run` and `make test`. Both begin on an empty machine with Python 3.11.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve seed test unit integration e2e check wire lock screens fmt clean doctor
+.PHONY: help setup run serve seed test unit integration e2e check sanitize wire lock screens fmt clean doctor
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -51,6 +51,9 @@ check: setup ## style, types, dependency rules, i18n keys, generated types in sy
 	$(NPM) run --silent lint
 	$(NPM) run --silent types
 	$(NPM) run --silent i18n:check
+
+sanitize: setup ## the C files under AddressSanitizer and UBSan: their tests, then their fuzz targets; minutes
+	scripts/sanitize
 
 wire: $(VENV)/.installed web/node_modules/.installed ## regenerate web/src/wire from the Python types
 	$(PY) scripts/wire.py web/src/wire
