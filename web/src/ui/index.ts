@@ -14,6 +14,7 @@ export { default as UiPages } from './UiPages.vue';
 export { default as UiProgress } from './UiProgress.vue';
 export { default as UiSelect } from './UiSelect.vue';
 export { default as UiShell } from './UiShell.vue';
+export { default as UiSince } from './UiSince.vue';
 export { default as UiTable } from './UiTable.vue';
 export { default as UiTag } from './UiTag.vue';
 export { default as UiToasts } from './UiToasts.vue';
