@@ -17,7 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from playwright.async_api import Error, Page, Playwright, WebSocketRoute, async_playwright
+from playwright.async_api import (
+    CDPSession,
+    Error,
+    Page,
+    Playwright,
+    WebSocketRoute,
+    async_playwright,
+)
 
 from app.rehearsal import Desk
 from app.seed import Founding, fresh_kiosk_code, seed
@@ -31,6 +38,10 @@ from tests.support.prefecture_process import Living, living_prefecture
 from tests.support.server import ServerProcess
 
 KIOSK_SIZE, OFFICE_SIZE, LAPTOP = (1080, 1920), (1440, 900), (1280, 720)
+PHONE = (360, 740)
+TEXT_PX = 16
+LETTERS = {"360": TEXT_PX, "360-large": 2 * TEXT_PX}
+"""What a phone's picture is called → of which size its person has chosen letters."""
 SETTLE_MS = 700
 ID_LENGTH = 32
 
@@ -53,6 +64,17 @@ AXE = Path("web/node_modules/axe-core/axe.min.js")
 SERIOUS = """async () => (await axe.run()).violations
   .filter((each) => ['serious', 'critical'].includes(each.impact))
   .map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(' ')).join(', ')}`)"""
+
+# What reaches past the right edge without a scroller of its own around it.
+TOO_WIDE = """() => { const edge = document.documentElement.clientWidth + 1;
+  const scrolls = (node) => node && node !== document.body &&
+    (['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(node).overflowX) ||
+     scrolls(node.parentElement));
+  return [...document.body.querySelectorAll('*')]
+    .filter((node) => node.getBoundingClientRect().right > edge && !scrolls(node.parentElement))
+    .slice(0, 5)
+    .map((node) => `${node.tagName.toLowerCase()}.${node.getAttribute('class') ?? ''}`)
+    .join(' '); }"""
 
 
 class Album:
@@ -83,6 +105,45 @@ class Album:
         if wanted:
             await speak(page, languages[0])
 
+    async def take_small(
+        self, page: Page, name: str, languages: Sequence[str], *, whole: bool = True
+    ) -> None:
+        """The page on a phone, then with letters of twice the size; tells what is cut.
+
+        `whole`: to the page's end. A page that is as high as its window would grow with it.
+        """
+        shown = page.viewport_size
+        assert shown is not None
+        size = (shown["width"], shown["height"])
+        browser = await page.context.new_cdp_session(page)
+        for language in languages:
+            wanted = [label for label in LETTERS if self.only in f"{name}.{label}.{language}"]
+            if not wanted:
+                continue
+            await speak(page, language)
+            for label in wanted:
+                await letters(page, browser, PHONE, LETTERS[label])
+                await page.wait_for_timeout(SETTLE_MS)
+                if over := await page.evaluate(TOO_WIDE):
+                    print(f"too wide: {name}.{label}.{language}: {over}", flush=True)  # noqa: T201
+                if whole:
+                    height: int = await page.evaluate("document.documentElement.scrollHeight")
+                    await letters(page, browser, (PHONE[0], height), LETTERS[label])
+                await self.take(page, f"{name}.{label}.{language}")
+            await letters(page, browser, size, TEXT_PX)
+        await speak(page, languages[0])
+        await browser.detach()
+
+
+async def letters(page: Page, browser: CDPSession, size: tuple[int, int], px: int) -> None:
+    """A window of this size, whose person has chosen letters of this size in the browser.
+
+    Chromium forgets the letters whenever the window changes, so this is the way to change it.
+    """
+    await page.set_viewport_size({"width": size[0], "height": size[1]})
+    fonts = {"standard": px, "fixed": px}
+    await browser.send("Page.setFontSizes", {"fontSizes": fonts})
+
 
 async def speak(page: Page, language: str) -> None:
     """Press the language's own name. A picture is never named after a language it is not in."""
@@ -108,10 +169,11 @@ async def office_pages(
     for path in pages:
         await page.goto(f"{living.server.url}{path}")
         await page.wait_for_load_state("networkidle")
-        for size, label in ((OFFICE_SIZE, ""), (LAPTOP, ".1280")):
-            await page.set_viewport_size({"width": size[0], "height": size[1]})
-            await album.take_in(page, f"{role}.{slug(path)}{label}", ("zh-CN", "en"))
+        await album.take_in(page, f"{role}.{slug(path)}", tuple(LANGUAGES))
+        await page.set_viewport_size({"width": LAPTOP[0], "height": LAPTOP[1]})
+        await album.take_in(page, f"{role}.{slug(path)}.1280", ("zh-CN", "en"))
         await page.set_viewport_size({"width": OFFICE_SIZE[0], "height": OFFICE_SIZE[1]})
+        await album.take_small(page, f"{role}.{slug(path)}", ("zh-CN", "en"))
 
 
 async def a_case(page: Page, living: Living) -> str:
@@ -141,6 +203,7 @@ async def public(album: Album, driver: Playwright, living: Living, folder: Path)
             await page.goto(f"{living.server.url}{path}")
             await page.wait_for_load_state("networkidle")
             await album.take_in(page, f"public.{slug(path)}", tuple(LANGUAGES))
+            await album.take_small(page, f"public.{slug(path)}", tuple(LANGUAGES))
 
 
 async def kiosk_and_call(album: Album, driver: Playwright, living: Living, folder: Path) -> None:
@@ -176,6 +239,7 @@ async def kiosk_and_call(album: Album, driver: Playwright, living: Living, folde
         await leader.goto(f"{living.server.url}/office")
         await leader.wait_for_load_state("networkidle")
         await album.take_in(leader, "official.office.ready", ("zh-CN", "en"))
+        await album.take_small(leader, "official.office.ready", ("zh-CN", "en"))
         await steps.open_call(leader, living)
         await steps.admit(leader)
         await steps.note_demand(leader, "2016年征用草场320亩，补偿款未到户。")
@@ -185,9 +249,11 @@ async def kiosk_and_call(album: Album, driver: Playwright, living: Living, folde
         await leader.set_viewport_size({"width": LAPTOP[0], "height": LAPTOP[1]})
         await album.take_in(leader, "official.call.1280", languages)
         await leader.set_viewport_size({"width": OFFICE_SIZE[0], "height": OFFICE_SIZE[1]})
+        await album.take_small(leader, "official.call", ("zh-CN", "en"), whole=False)
         await album.take_in(villager, "kiosk.call", languages)
         await steps.end(leader)
         await album.take_in(leader, "official.after", ("zh-CN", "en"))
+        await album.take_small(leader, "official.after", ("zh-CN", "en"))
         await villager.get_by_test_id("case-number").wait_for()
         await album.take_in(villager, "kiosk.result", languages)
 
@@ -217,6 +283,7 @@ async def trouble(album: Album, driver: Playwright, folder: Path) -> None:
             await full_disk(album, pages, disk)
             await stopped_camera(album, pages)
             await thin_line(album, pages)
+            await official_gone(album, pages)
             await lost_line(album, pages)
             await watched_early(album, pages, living)
     finally:
@@ -325,6 +392,7 @@ async def stopped_camera(album: Album, pages: Parties) -> None:
     print(f"stopped camera: leader, desk after {seconds_after(stopped, seen)}")  # noqa: T201
     for name, page in (("official", pages.leader), ("desk", pages.desk)):
         await album.take_in(page, f"trouble.{name}.unheard", tuple(LANGUAGES))
+        await album.take_small(page, f"trouble.{name}.unheard", ("zh-CN",), whole=False)
     for language in LANGUAGES:
         await speak(pages.leader, language)
         await pages.leader.locator("button.proof").click()
@@ -338,6 +406,26 @@ async def thin_line(album: Album, pages: Parties) -> None:
     await pages.leader.get_by_text("线路太窄").first.wait_for()
     await album.take_in(pages.leader, "trouble.official.thin", tuple(LANGUAGES))
     THIN.clear()
+
+
+async def official_gone(album: Album, pages: Parties) -> None:
+    """The official's browser is closed in mid-talk: what the villager and the desk are told."""
+    villager, leader, desk = pages
+    room = leader.url
+    await leader.goto("about:blank")
+    gone = datetime.now(UTC)
+    seen = await everywhere([villager], "领导那边的线路断开", shown=True)
+    print(f"official gone: villager after {seconds_after(gone, seen)}")  # noqa: T201
+    await album.take_in(villager, "trouble.kiosk.official-gone", tuple(LANGUAGES))
+    seen = await everywhere([desk], "领导那边断开", shown=True)
+    print(f"official gone: desk after {seconds_after(gone, seen)}")  # noqa: T201
+    await album.take_in(desk, "trouble.desk.official-gone", tuple(LANGUAGES))
+    await album.take_small(desk, "trouble.desk.official-gone", ("zh-CN", "en"))
+    await everywhere([villager], "领导还没有回来", shown=True)
+    await album.take_in(villager, "trouble.kiosk.official-gone-long", tuple(LANGUAGES))
+    await leader.goto(room)
+    await everywhere([leader], "正在录制", shown=True)
+    await everywhere([villager], "领导还没有回来", shown=False)
 
 
 async def lost_line(album: Album, pages: Parties) -> None:

@@ -34,6 +34,7 @@ class Pictures(Protocol):
 
     async def take(self, page: Page, name: str) -> None: ...
     async def take_in(self, page: Page, name: str, languages: tuple[str, ...]) -> None: ...
+    async def take_small(self, page: Page, name: str, languages: tuple[str, ...]) -> None: ...
 
 
 async def archive(
@@ -87,12 +88,14 @@ async def _both_sign(
     await archivist.goto(place)
     await expect(archivist.get_by_role("table").first).to_be_visible()
     await album.take_in(archivist, "archivist.list.due", LANGUAGES)
+    await album.take_small(archivist, "archivist.list.due", LANGUAGES)
     await archivist.set_viewport_size({"width": 1280, "height": 720})
     await album.take(archivist, "archivist.list.due.1280.zh-CN")
     await archivist.set_viewport_size({"width": 1440, "height": 900})
     await archivist.goto(f"{place}/{case_id}")
     await expect(archivist.get_by_role("button", name="提出销毁")).to_be_visible()
     await album.take_in(archivist, "archivist.keeping.due", LANGUAGES)
+    await album.take_small(archivist, "archivist.keeping.due", LANGUAGES)
     await archivist.get_by_role("button", name="提出销毁").click()
     dialog = archivist.get_by_role("dialog")
     await dialog.get_by_label("鉴定意见").fill(WHY)

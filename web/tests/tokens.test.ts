@@ -52,6 +52,13 @@ test.each([
   expect(contrast(words, ground)).toBeGreaterThanOrEqual(7);
 });
 
+test('letters grow with the size that a person has chosen in the browser, outside the hall', () => {
+  const office = css.slice(0, css.indexOf("[data-density='hall']"));
+  const sizes = [...office.matchAll(/--text-[a-z0-9]+: ([^;]+);/g)].map((each) => each[1]);
+  expect(sizes).toHaveLength(6);
+  for (const size of sizes) expect(size).toMatch(/rem$/);
+});
+
 test.each([
   ['line-strong', 'card'],
   ['line-strong', 'paper'],
