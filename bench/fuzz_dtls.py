@@ -6,8 +6,10 @@ a broken handshake ends itself and nothing else, and that what waits to be read 
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from contextvars import Context
+from typing import Any, Final, TypeVarTuple
 
 from aiortc.rtcdtlstransport import RTCCertificate
 
@@ -162,6 +164,54 @@ class _NoFiles(selectors.SelectSelector):
         return []
 
 
+_Given = TypeVarTuple("_Given")
+
+
+class _StillLoop(asyncio.SelectorEventLoop):
+    """A loop on which no time passes, so that no timer is ever due. It can be let run until all
+    its tasks wait for something from outside: that says when an input has been dealt with, and
+    costs a fraction of starting, turning and stopping the loop as often as it may need."""
+
+    _ready: deque[asyncio.Handle]  # asyncio's own, which typeshed does not tell of
+
+    def __init__(self) -> None:
+        super().__init__(_NoFiles())
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Given], object],
+        *args: *_Given,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return asyncio.TimerHandle(when, callback, args, self, context)
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Given], object],
+        *args: *_Given,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(delay, callback, *args, context=context)
+
+    def settle(self) -> None:
+        """Run what is ready, and what that makes ready, until nothing is. What a callback raises
+        goes to the loop's exception handler, as ever; a task that never waits is never left."""
+        ready = self._ready
+        asyncio._set_running_loop(self)
+        try:
+            while ready:
+                handle = ready.popleft()
+                if not handle.cancelled():
+                    handle._run()
+        finally:
+            asyncio._set_running_loop(None)
+
+
 class _Server:
     """The server's half, as far on as it is brought. `is_spent`: it ended, or moved on."""
 
@@ -205,7 +255,7 @@ class _Record:
     """Three servers that datagrams are given to; a spent one is replaced by one like it."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.SelectorEventLoop(_NoFiles())
+        self.loop = _StillLoop()
         self.faults: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self._certificate = _certificate()
@@ -244,7 +294,7 @@ class _Record:
             return False  # the node's guard lets nothing else this far
         if data[0] >= _SECOND:
             self._connected.server.feed(data[1:])
-            self._turn(1)
+            self.loop.settle()
             assert not self._connected.closed, "ended by something that nobody signed"
             answered = bool(self._connected.to_client)
             self._connected.to_client.clear()
@@ -252,25 +302,13 @@ class _Record:
             is_greeted = data[0] >= _FIRST
             server = self._waiting[is_greeted]
             server.half.feed(data[1:])
-            self._turn(_TURNS_OF_A_HANDSHAKE)
+            self.loop.settle()
             assert "connected" not in server.closed, "without the fingerprint"
             answered = bool(server.said)
             if server.is_spent:
                 self.loop.run_until_complete(self._replace(is_greeted))
         assert not self.faults, self.faults
         return answered
-
-    def _turn(self, count: int) -> None:
-        self._left = count
-        self.loop.call_soon(self._next)
-        self.loop.run_forever()
-
-    def _next(self) -> None:
-        self._left -= 1
-        if self._left:
-            self.loop.call_soon(self._next)
-        else:
-            self.loop.stop()
 
     def close(self) -> None:
         async def all_of_it() -> None:

@@ -179,6 +179,9 @@ def _record() -> Taste:
     """
     head, seed = HEADER.encode(), HEADER.crc_seed
     good = journal.encode_mark(seed, 0, T0_NS, Mark(MarkKind.JOIN, ""))
+    last = _only(good)
+    assert _is_understood(last)
+    as_last = (last.type, last.track, last.at_ns, last.payload)
     reader = JournalReader(Path("x.rrj"), head)
 
     def taste(data: bytes) -> bool:
@@ -189,21 +192,26 @@ def _record() -> Taste:
         reader.size_bytes = len(reader.data)
         found = list(reader.records())
         state = reader.damage, reader.valid_end
-        assert found[-1].payload == good[journal.OVERHEAD_BYTES - 4 : -4]
         assert reader.valid_end == reader.size_bytes
-        assert [(int(r.type), r.track, r.at_ns, len(r.payload)) for r in found] == [
+        assert [(r.type, r.track, r.at_ns, len(r.payload)) for r in found] == [
             (kind, track, at_ns, size) for kind, track, at_ns, _, size in scan.spans(reader)
         ], "the quick walk and the careful one differ"
         assert (reader.damage, reader.valid_end) == state
         assert scan.final_seal(reader) is None
-        return sum(map(_is_understood, found)) > 1
+        end = found.pop()
+        # Once understood it is so each time, and to read, write and read it costs the most here.
+        assert (end.type, end.track, end.at_ns, end.payload) == as_last
+        return sum(map(_is_understood, found)) > 0
 
     return taste
 
 
+_SEED: Final = HEADER.crc_seed
+
+
 def _is_understood(record: Record) -> bool:
     """Whether its own parser takes it; what was taken is written so that it reads the same."""
-    seed, at_ns = HEADER.crc_seed, record.at_ns
+    seed, at_ns = _SEED, record.at_ns
     try:
         match record.type:
             case RecordType.TRACK:
