@@ -91,17 +91,22 @@ def bench_idle(
 
 @bench.command("finalise")
 def bench_finalise(
+    *,
     minutes: Annotated[str, typer.Option(help="Lengths of the calls, e.g. 1,10,60.")] = "1,10,60",
     picture_up_to: Annotated[
         int, typer.Option(help="Compose the one picture for calls up to this many minutes.")
     ] = 1,
+    seconds: Annotated[str, typer.Option(help="Short calls before those, e.g. 20.")] = "",
+    at_once: Annotated[str, typer.Option(help="How many end together, e.g. 1,10.")] = "1",
     save: Save = None,
     as_json: AsJson = False,
 ) -> None:
     """From the end of a call to files that play, and to the one picture: time and CPU."""
     from bench.finalise import in_words, run
 
-    found = run(numbers_in(minutes, 600), with_picture_up_to=picture_up_to)
+    lengths = numbers_in(seconds, 600) if seconds else []
+    lengths += [60 * number for number in numbers_in(minutes, 600)]
+    found = run(lengths, with_picture_up_to_s=60 * picture_up_to, at_once=numbers_in(at_once, 100))
     Report(in_words, as_json=as_json, save=save).rows_and_result(found)
 
 

@@ -319,7 +319,7 @@ nat: {{
         folder.mkdir()
         callers = PARTIES * self._rooms
         commands = [command for caller in range(callers) for command in self._finish(caller)]
-        return Recipe(commands, folder, callers)
+        return Recipe(folder, callers, commands=commands)
 
     def _finish(self, caller: int) -> list[list[str]]:
         """Each track out of its own recording, then both into one file."""

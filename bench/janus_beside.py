@@ -45,15 +45,13 @@ def _row(gateway: Gateway, clip: Path, calls: int, seconds: int) -> Row:
     finished = finish(gateway)
     call_min = calls * (WARM_UP_S + seconds) / 60  # all that was recorded, the warm-up too
     relay = row.pop("cpu_s_per_call_min")
-    finishing = (finished.server_cpu_s + finished.commands_cpu_s) / call_min
+    finishing = (finished.server_cpu_s + finished.recipe_cpu_s) / call_min
     return row | {
         **({"version": version()} if gateway.name == Janus.name else {}),
         "cpu_s_per_call_min": round(relay + finishing, 4),
         "relay_cpu_s_per_call_min": relay,
         "finish_cpu_s_per_call_min": round(finishing, 4),
-        "finish_cpu_s_per_call": round(
-            (finished.server_cpu_s + finished.commands_cpu_s) / calls, 4
-        ),
+        "finish_cpu_s_per_call": round((finished.server_cpu_s + finished.recipe_cpu_s) / calls, 4),
         "files": len(finished.files),
         "fault": look_at(finished, WARM_UP_S + seconds, FRAMES_PER_S, SOUNDS_PER_S),
     }

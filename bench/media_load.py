@@ -64,14 +64,16 @@ class Gateway(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How recordings become one playable file for each party: commands to run in turn.
+    """How recordings become one playable file for each party: commands to run in turn, and
+    recordings that are finished as the house does it, in children of one warm parent.
 
     Their files appear in `folder`, named `party-…`; `parties` is how many there must be.
     """
 
-    commands: list[list[str]]
     folder: Path
     parties: int
+    commands: Sequence[Sequence[str]] = ()
+    recordings: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,12 +343,8 @@ class Reception:
 
     def hang_up(self) -> Recipe:
         self._child.ask("hang_up")
-        folder = self.directory / "files"
-        commands = [
-            [sys.executable, "-m", "bench.finish", str(self.directory / name), str(folder / name)]
-            for name in map(str, range(self._rooms))
-        ]
-        return Recipe(commands, folder, self._rooms * self._parties)
+        recordings = [self.directory / str(number) for number in range(self._rooms)]
+        return Recipe(self.directory, self._rooms * self._parties, recordings=recordings)
 
     def clear(self) -> None:
         """Throw away the recordings of the calls that were hung up."""

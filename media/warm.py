@@ -28,8 +28,6 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from media.ffmpeg import NICENESS
-
 IDLE_S: Final = 300.0
 """After so long without a child the warm parent gives its memory back, 60 MB of it."""
 START_PATIENCE_S: Final = 60.0
@@ -71,10 +69,13 @@ class Child:
     ) -> None:
         self.pid = pid
         self._living = living
-        self._tether, self._talk, words = ends
+        # All of them: a socket is closed as soon as nobody has its writer.
+        self._tether, self._talk, self._errors = ends
         self._stack = stack
         self._code: int | None = None
-        self._words = asyncio.create_task(_last_of(words.reader), name="read a child's stderr")
+        self._words = asyncio.create_task(
+            _last_of(self._errors.reader), name="read a child's stderr"
+        )
 
     @property
     def lines(self) -> asyncio.StreamReader:
@@ -226,9 +227,6 @@ class WarmParent:
             except BaseException:
                 ours.close()
                 raise
-        # Already while it imports: live rooms come first.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         waiting = threading.Thread(
             target=process.wait, name="wait for the warm parent", daemon=True
         )

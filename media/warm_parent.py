@@ -1,4 +1,4 @@
-"""The warm parent: a process that has imported all that finishing needs and has done nothing, from
+"""The warm parent: a process that has imported what finishing needs and has done nothing, from
 which each recording's child is forked.
 
 `python -m media.warm_parent SOCKET IDLE_S` is started, and spoken to, by media/warm.py alone. To
@@ -29,17 +29,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-# Composing is not needed by every child, but a fork costs the same with it.
-from media import (
-    compose,  # noqa: F401
-    ffmpeg,
-    finishing,
-)
+from media import ffmpeg, finishing
 
 KILL_AFTER_S: Final = 5.0
 """Between telling a child to end and ending it."""
 _LONGEST_MESSAGE_BYTES: Final = 4096
 _MOST_FDS: Final = 4
+_COMPOSING: Final = frozenset({finishing.Step.POSTER, finishing.Step.COMPOSE})
 
 
 @dataclass(slots=True)
@@ -121,6 +117,11 @@ class _WarmParent:
         if len(fds) < 3:  # this process may open no more files; the server sees them closed
             _close(fds)
             return True
+        steps = message.decode().split("\n")
+        if not set(steps).isdisjoint(_COMPOSING):
+            # Once for all children, and not before the first that needs it.
+            from media import compose  # noqa: F401, PLC0415
+
         tether = socket.socket(fileno=fds[0])
         tether.setblocking(False)
         mine = os.getpid()
@@ -132,7 +133,7 @@ class _WarmParent:
             _close(fds[1:])
             return True
         if pid == 0:
-            self._become_a_child(mine, tether, fds[1], fds[2], message.decode().split("\n"))
+            self._become_a_child(mine, tether, fds[1], fds[2], steps)
         # The lock above all: it is the child's, and free when the child is gone.
         _close(fds[1:])
         child = _Forked(pid, tether)

@@ -29,6 +29,7 @@ from core.settings import Settings
 from media import jobs, journal, manifest
 from media.ffmpeg import Limits, decode_fully, ffmpeg_path
 from media.model import Recording, RecordingFile, RecordingState
+from media.warm import WarmParent
 from tests.support.databases import create_tables
 from tests.support.media_material import STARTED, Speaker, flash_and_beep, record
 
@@ -228,6 +229,48 @@ async def test_a_killed_child_is_followed_by_another(house: House, tmp_path: Pat
     assert counts(lines, "recording_step_again") == [("poster", "step_crashed")]
     steps = [line["step"] for line in lines if line["event"] == "recording_step_done"]
     assert steps == list(jobs.STEPS), "what was through is not done again"
+    assert (await house.recording()).state == RecordingState.READY
+
+
+async def test_a_machine_that_starts_no_children_is_told_and_a_retry_goes_through(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "WARM", WarmParent())
+        patched.setattr(sys, "executable", "/bin/false")
+        done, lines = await logged(
+            jobs.run_steps(house, RECORDING, jobs.PLAYABLE, retry_after_s=AT_ONCE)
+        )
+    assert not done
+    assert counts(lines, "recording_step_again") == [("seal", "machine_refused")] * 2
+    recording = await house.recording()
+    assert recording.error_code == "machine_refused"
+    assert (recording.error or "").startswith("The machine refused: ")
+    assert await jobs.run_steps(house, RECORDING, jobs.PLAYABLE)
+
+
+async def test_the_process_that_children_come_from_is_killed_and_the_work_goes_on(
+    house: House, tmp_path: Path
+) -> None:
+    real = ffmpeg_path(None)
+    assassin = script(
+        tmp_path / "assassin",
+        f"""
+        import os, pathlib, signal, sys, time
+        mark = pathlib.Path({str(tmp_path / "killed")!r})
+        if not mark.exists():
+            mark.touch()
+            child = pathlib.Path(f"/proc/{{os.getppid()}}/stat").read_text()
+            os.kill(int(child.rsplit(") ", 1)[1].split()[1]), signal.SIGKILL)
+            time.sleep(300)
+        os.execv({real!r}, [{real!r}, *sys.argv[1:]])
+        """,
+    )
+    done, lines = await logged(
+        jobs.run_steps(house.with_ffmpeg(assassin), RECORDING, jobs.STEPS, retry_after_s=AT_ONCE)
+    )
+    assert done and (tmp_path / "killed").exists()
+    assert counts(lines, "recording_step_again") == [("poster", "step_crashed")]
     assert (await house.recording()).state == RecordingState.READY
 
 
