@@ -293,6 +293,7 @@ class Downlink:
         "_cut_at_ns",
         "_estimate_at_ns",
         "_estimate_bps",
+        "_excused_until_ns",
         "_hold_ns",
         "_low_seconds",
         "_own_bps",
@@ -313,6 +314,7 @@ class Downlink:
         self._estimate_at_ns = 0
         self._own_bps = VIDEO_CAP_BPS  # what we concluded ourselves
         self._cut_at_ns = 0
+        self._excused_until_ns = 0
         self._low_seconds = 0
         self._hold_ns = HOLD_FIRST_NS
         self._resume_at_ns = 0
@@ -330,6 +332,13 @@ class Downlink:
     def round_trip(self, round_trip_ms: float, uplink_queue_ms: float, now_ns: int) -> None:
         """A measured round trip; the part that is our client's queue towards us is not ours."""
         self.queue_ms = max(0.0, self._shortest.beyond(round_trip_ms, now_ns) - uplink_queue_ms)
+
+    def excuse(self, until_ns: int) -> None:
+        """Until then its losses and round trips tell of a silence, or of a halt of ours."""
+        self._excused_until_ns = until_ns
+
+    def is_excused(self, now_ns: int) -> bool:
+        return now_ns < self._excused_until_ns
 
     def is_asking(self, now_ns: int) -> bool:
         """Whether senders must heed this line: it gets pictures, or will in a moment."""
@@ -363,7 +372,7 @@ class Downlink:
             return True
         # A client that estimates knows better than a round trip, which also grows with the way.
         is_queueing = self.queue_ms > QUEUE_LONG_MS and not self._is_estimated(now_ns)
-        is_full = is_queueing or loss > LOSS_HOPELESS
+        is_full = (is_queueing or loss > LOSS_HOPELESS) and not self.is_excused(now_ns)
         if is_full and self._sent_seconds > 1 and now_ns - self._cut_at_ns > 2 * CUT_EVERY_NS:
             self._cut_at_ns = now_ns
             # A second with little in it says nothing of the line: after a halt reports tell of all

@@ -73,6 +73,9 @@ ALLOW_EVERY_NS: Final = 200 * MS
 # Clients report every second or so. One datagram holds 65 reports, each of which would go on to
 # every receiver and into the journal: what comes sooner than this says nothing new.
 REPORT_SPACING_NS: Final = 100 * MS
+# What is older is past for whoever listens. A browser that gets old sound plays all that follows as
+# late as that, in case more should come, and its picture with it.
+PAST_S: Final = 1
 # While the line is full, repairs of the picture would only make it fuller.
 NACKS_WHEN_CONGESTED: Final = 20
 
@@ -196,7 +199,7 @@ class Feedback:
             # What we miss ourselves is on its way from the publisher, if it comes at all.
             if kept is None or kept[0] != wanted or not publication.is_open:
                 continue
-            if is_below_floor(target, wanted):
+            if is_below_floor(target, wanted) or is_past(publication, kept[1]):
                 continue
             target.resend_budget -= 1
             target.resent += 1
@@ -423,6 +426,14 @@ class Feedback:
     def allow_start(self, leg: Leg) -> None:
         """A client has just connected: nothing is known of its line yet."""
         leg.uplink, leg.downlink = Uplink(), Downlink()
+
+
+def is_past(publication: Publication, timestamp: int) -> bool:
+    """Whether that moment of the stream is too long ago for anybody to hear or see it."""
+    if publication.source is None:
+        return False
+    behind = (publication.next_timestamp - timestamp) & 0xFFFFFFFF
+    return PAST_S * publication.source.clock_rate < behind < 0x80000000
 
 
 def _has_keyframe(publication: Publication, source: Source) -> bool:

@@ -30,7 +30,7 @@ from media.peer import Offer, OfferedTrack, Peer
 from media.rota import Rota
 from media.router import Router
 from media.sdp import VIDEO_CODECS, SdpRefused, StaleAnswer
-from media.socket import Address, MediaSocket, host_and_port
+from media.socket import RECEIVE_SLOTS, Address, MediaSocket, host_and_port
 from media.srtp import (
     MAX_PLAIN_BYTES,
     PacketBuffer,
@@ -66,6 +66,10 @@ TURN_S = 1 / TURNS
 PEERS_TOGETHER = 10  # a millisecond and a half
 # What a held-up loop makes up for; older turns are let go.
 MAX_LATE_S = 0.2
+# Beyond this the process has stood still, and what waits in the socket is from before.
+HALT_NS = 1_000_000_000
+# A node so full that its socket never runs empty has taken in what waited after so long.
+CATCH_UP_NS = 1_000_000_000
 # Granularity of NACK retries and delayed keyframe requests, only while there are any.
 POLL_S = 0.01
 MIN_RTP_BYTES = 12
@@ -118,6 +122,10 @@ class MediaNode:
         self.rota: Rota[Peer] = Rota(TURNS, together=PEERS_TOGETHER)
         self._caretaker: asyncio.Task[None] | None = None
         self.now_ns: Callable[[], int] = clock.monotonic_ns
+        # After a halt, until what had waited for us meanwhile is taken in.
+        self.is_behind = False
+        self._behind_since_ns = 0
+        self._alive_ns = self.now_ns()
         # Looked up once per packet; the book keeps this very dict.
         self._by_address = self._book.by_address
 
@@ -181,6 +189,13 @@ class MediaNode:
 
     def _datagrams(self, count: int) -> None:
         now_ns = self.now_ns()  # one reading for all: they came while the last batch was in work
+        if now_ns - self._alive_ns > HALT_NS:
+            self._fall_behind(now_ns)
+        self._take_in(count, now_ns)
+        if self.is_behind and count < RECEIVE_SLOTS:  # nothing waits any more
+            self._go_on(now_ns)
+
+    def _take_in(self, count: int, now_ns: int) -> None:
         lane = self._router.lane
         if lane is None:
             self._in_python(0, count, now_ns)
@@ -301,6 +316,8 @@ class MediaNode:
                 return
             leg.reporters.add(reporter)
         leg.last_packet_ns = now_ns
+        if self.is_behind:
+            return  # it tells of round trips that we made long, and asks for what is past
         self.feedback.receive(leg, bytes(buffer.view[: buffer.length[0]]), now_ns)
 
     # -- Sending -----------------------------------------------------------------------------
@@ -338,6 +355,7 @@ class MediaNode:
             turn = (turn + ahead) % TURNS
             due_s = max(due_s + ahead * TURN_S, loop.time() - MAX_LATE_S)
             await asyncio.sleep(due_s - loop.time())
+            self._keep_alive(self.now_ns())
             if turn < ahead:  # a new second
                 self._strangers_left = STRANGERS_PER_SECOND
             reporting = self.rota.whose(turn)
@@ -349,6 +367,32 @@ class MediaNode:
                 except Exception:
                     # One peer's surprise must not end everybody's reports.
                     log.exception("media_peer_failed", participant_id=peer.participant_id)
+
+    def _keep_alive(self, now_ns: int) -> None:
+        """The loop runs. Did it stand still since the last time, and is that over?"""
+        if now_ns - self._alive_ns > HALT_NS:
+            self._fall_behind(now_ns)
+        elif self.is_behind and now_ns - self._behind_since_ns > CATCH_UP_NS:
+            self._go_on(now_ns)
+        self._alive_ns = now_ns
+
+    def _fall_behind(self, now_ns: int) -> None:
+        """The process stood still (a stopped machine, a paused guest). Seconds of media wait in the
+        socket: they belong into the record. To receivers they would come in one burst that fills
+        their sockets, and show a picture of the past."""
+        log.warning("media_stood_still", halted_ms=(now_ns - self._alive_ns) // 1_000_000)
+        self._alive_ns = self._behind_since_ns = now_ns
+        self.is_behind = True
+        self._review_peers(now_ns)
+
+    def _go_on(self, now_ns: int) -> None:
+        self.is_behind = False
+        self._review_peers(now_ns)
+
+    def _review_peers(self, now_ns: int) -> None:
+        for room in self._rooms.values():
+            for peer in room.peers():
+                peer.halt_noticed(now_ns)
 
     def _wake(self) -> None:
         if self._poll_handle is None:

@@ -71,6 +71,8 @@ SILENT_AFTER_NS = 1500 * MS
 LISTENER_SILENT_AFTER_NS = 7000 * MS
 # RFC 7675: consent to be sent to expires 30 s after the last sign of it.
 CONSENT_NS = 30_000 * MS
+# The reports of so long after a silence or a halt still tell of it, and not of the line.
+EXCUSED_NS = 3_000 * MS
 # Numbers left out after a pause: twice what a straggler can reach back (the caches' size).
 PAUSE_JUMP = 1024
 
@@ -103,6 +105,7 @@ class Transports(Protocol):
     addresses: Sequence[tuple[str, int]]
     fingerprint: str
     video_codecs: Sequence[CodecInfo]
+    is_behind: bool
 
     def now_ns(self) -> int: ...
 
@@ -390,7 +393,8 @@ class Peer:
 
     def refresh(self, publication: Publication) -> None:
         """Choose anew whether `publication` flows and to whom. Called whenever any reason for it
-        has changed: live, mute, a receiver connected, answered or left, a new source or codec."""
+        has changed: live, mute, a receiver connected, answered or left, a new source or codec, a
+        halt."""
         source = publication.source
         was_open = publication.is_open
         publication.is_live = self._room.is_live
@@ -402,6 +406,7 @@ class Peer:
             s
             for s in publication.subscriptions
             if publication.is_open
+            and not self._transports.is_behind
             and s.is_wanted
             and s.leg.is_connected
             and not (s.leg.downlink.is_held and publication.name.kind == "video")
@@ -465,6 +470,11 @@ class Peer:
             return
         leg = self.leg
         since_ns, self._checked_ns = self._checked_ns, now_ns
+        if self._transports.is_behind:
+            # Who is silent, and who has withdrawn consent, shows when what waited is taken in.
+            if leg.is_connected:
+                self._note_halt(since_ns, now_ns)
+            return
         if now_ns - leg.consent_at_ns > CONSENT_NS:
             self._lose("no_consent" if leg.is_connected else "never_connected")
             return
@@ -474,27 +484,49 @@ class Peer:
             return
         self._transports.feedback.sample(leg, now_ns)
         silent_ns = now_ns - leg.last_packet_ns
-        is_sending = any(
-            p.source is not None and p.source.leg is leg and not p.is_muted
-            for p in self.published.values()
-        )
-        limit_ns = SILENT_AFTER_NS if is_sending else LISTENER_SILENT_AFTER_NS
+        limit_ns = SILENT_AFTER_NS if self._is_sending else LISTENER_SILENT_AFTER_NS
         if self._is_silent:
             if silent_ns < SILENT_AFTER_NS:
                 self._is_silent = False
                 # Its first packet came at some time between the last look and this one.
                 self._mark(MarkKind.BACK, (since_ns + now_ns) // 2)
+                self._excuse(now_ns)
                 self._renew_pictures(now_ns)
                 self._notify(PeerBack())
         elif silent_ns > limit_ns:
             self._is_silent = True
             self._mark(MarkKind.SILENT, leg.last_packet_ns)
             self._notify(PeerSilent(silent_ns // MS))
-        elif is_sending and since_ns and now_ns - since_ns > SILENT_AFTER_NS:
-            # It is we who were not there: the process stood still, and what had waited for it was
-            # taken in before this look. All of that came late, and of some nothing is left.
+        else:
+            self._note_halt(since_ns, now_ns)
+
+    @property
+    def _is_sending(self) -> bool:
+        return any(
+            p.source is not None and p.source.leg is self.leg and not p.is_muted
+            for p in self.published.values()
+        )
+
+    def _note_halt(self, since_ns: int, now_ns: int) -> None:
+        """If it is we who were not there: the process stood still between two looks. All that had
+        waited for it came late, and of some nothing is left."""
+        if self._is_sending and since_ns and now_ns - since_ns > SILENT_AFTER_NS:
             self._mark(MarkKind.SILENT, since_ns)
             self._mark(MarkKind.BACK, now_ns)
+
+    def halt_noticed(self, now_ns: int) -> None:
+        """The node is behind, or is so no longer: from now on packets go to nobody, or on to all,
+        beginning with a keyframe."""
+        for publication in self.published.values():
+            self.refresh(publication)
+        self._excuse(now_ns)
+
+    def _excuse(self, now_ns: int) -> None:
+        """What a silence lost, everybody who listens reports as lost on his own line. Judged by it
+        lines would be called poor, and their pages send one picture a second for ten seconds."""
+        listeners = (s.leg for p in self.published.values() for s in p.subscriptions)
+        for leg in (self.leg, *listeners):
+            leg.downlink.excuse(now_ns + EXCUSED_NS)
 
     def _is_drowning_us(self, now_ns: int) -> bool:
         """Whether this leg has brought so much that it was closed: it would fill the disk and
@@ -513,7 +545,7 @@ class Peer:
 
     def every_second(self, now_ns: int) -> None:
         """Reports to the client, bitrates and quality."""
-        if not self.leg.is_connected:
+        if not self.leg.is_connected or self._transports.is_behind:
             return
         self._transports.feedback.report(self.leg, now_ns)
         self._record_round_trip(now_ns)
@@ -521,6 +553,8 @@ class Peer:
         before_in, before_out = self._totals
         self._totals = (bytes_in, bytes_out)
         self._bitrates_bps = ((bytes_in - before_in) * 8, (bytes_out - before_out) * 8)
+        if self.leg.downlink.is_excused(now_ns):
+            return
         word = judge(
             loss=max(self.leg.loss_in, self._loss_out()),
             round_trip_ms=self.leg.round_trip_ns / MS,

@@ -24,7 +24,7 @@ from typing import Final
 
 from media.events import SpeakingChanged, TrackStarted
 from media.fastlane import open_lane
-from media.feedback import Feedback
+from media.feedback import Feedback, is_past
 from media.outlets import in_our_numbers, in_their_numbers, is_below_floor
 from media.rtp import HEADER, abs_send_time, find_extension, restore_rtx
 from media.sdp import ABS_SEND_TIME_EXTENSION, AUDIO_LEVEL_EXTENSION, CODECS, MID_EXTENSION
@@ -41,6 +41,9 @@ REWRITE_AT: Final = 2
 MAX_SOURCES_PER_LEG: Final = 16
 # A jump this long is a new beginning, not a loss worth asking for packet by packet.
 MAX_HOLES: Final = 256
+# What is missing for so long was lost in a silence: the sender's, the line's, or ours. A picture of
+# one frame a second that loses one is none.
+SILENCE_S: Final = 3
 
 # Speech: audio level is -dBov, 0 loudest, 127 silence (RFC 6464). A breath is quieter than 45;
 # five loud packets are 100 ms; a pause shorter than 700 ms belongs to the sentence.
@@ -121,7 +124,7 @@ class Router:
                 if change >= 0x80000000:
                     change = 0x100000000 - change
                 source.jitter += (change - source.jitter) / 16
-        elif not self._out_of_order(source, seq, step, arrival_ns):
+        elif not self._out_of_order(source, seq, step, timestamp, arrival_ns):
             return
 
         # 2. The gate; and an SSRC that another has replaced is heard no more.
@@ -142,6 +145,9 @@ class Router:
             tap = source.leg.tap
             if tap is not None:
                 tap.rtp(source.track_index, packet, arrival_ns)
+
+        if step >= 0x8000 and is_past(publication, out_timestamp):
+            return  # for the record only
 
         # 4. The one extension we use: audio level is read, abs-send-time is rewritten. A sender
         #    lays its extensions out the same way packet after packet, so the place is remembered
@@ -225,14 +231,27 @@ class Router:
             target.packets += 1
             target.octets += length
 
-    def _out_of_order(self, source: Source, seq: int, step: int, arrival_ns: int) -> bool:
+    def _out_of_order(
+        self, source: Source, seq: int, step: int, timestamp: int, arrival_ns: int
+    ) -> bool:
         """A packet that is not the next one: early (holes before it) or late. Whether to use it."""
         publication = source.publication
         if step < 0x8000:
+            passed = (timestamp - source.last_timestamp) & 0xFFFFFFFF
+            is_after_silence = SILENCE_S * source.clock_rate < passed < 0x80000000
             source.next_seq = (seq + 1) & 0xFFFF
-            source.advanced += step + 1
+            if is_after_silence:
+                # Reported as lost it would halve the sender's rate: nothing of it was the line's
+                # being full. The numbers begin here.
+                source.first_seq += step
+                source.advanced += 1
+                source.last_timestamp = timestamp
+            else:
+                source.advanced += step + 1
             if source.is_anchored and publication.is_open:
-                if step > MAX_HOLES:
+                # Old pictures sent again would go ahead of the keyframe that everybody waits for.
+                # Sound is small, and asked for: what the sender still has belongs into the record.
+                if step > MAX_HOLES or (is_after_silence and publication.name.kind == "video"):
                     source.holes.clear()
                     source.unrecovered += step
                     self._feedback.want_keyframe(publication, arrival_ns)

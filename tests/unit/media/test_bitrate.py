@@ -233,6 +233,16 @@ def test_what_a_halt_lost_does_not_hold_the_picture_back() -> None:
     assert downlink.limit_bps(14 * SECOND) > 500_000
 
 
+def test_losses_of_a_silence_are_excused_and_later_ones_are_not() -> None:
+    downlink = Downlink()
+    watch(downlink, range(1, 6), sent_bps=1_000_000)
+    downlink.excuse(9 * SECOND)
+    watch(downlink, range(6, 9), sent_bps=1_000_000, loss=0.95)
+    assert downlink.limit_bps(8 * SECOND) == VIDEO_CAP_BPS
+    watch(downlink, range(9, 10), sent_bps=1_000_000, loss=0.95)
+    assert downlink.limit_bps(9 * SECOND) < 1_000_000
+
+
 def test_repairs_fit_in_beside_the_picture() -> None:
     downlink = Downlink()
     downlink.estimated(1_500_000, 5 * SECOND)

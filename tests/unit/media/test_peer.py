@@ -14,6 +14,7 @@ from media.events import (
     PeerLost,
     PeerSilent,
     Quality,
+    QualityChanged,
     SpeakingChanged,
     TrackStarted,
 )
@@ -54,6 +55,7 @@ class World:
         self.fingerprint = FINGERPRINT
         self.video_codecs: Sequence[CodecInfo] = (VP8, H264)
         self.time_ns = 100 * SECOND
+        self.is_behind = False
         self.connect: dict[Leg, Callable[[SrtpSession, SrtpSession, str], None]] = {}
         self.detached: list[Leg] = []
         self._mids: dict[tuple[str, TrackName], str] = {}
@@ -474,6 +476,63 @@ def test_a_relay_that_stood_still_marks_when_it_was_not_there(world: World) -> N
     villager.check(world.time_ns + 10 * SECOND + 250 * MS)
     assert world.taps["villager", 1].marks.count(MarkKind.SILENT) == 1
     assert events == []  # nobody was away but we
+
+
+def test_what_waited_while_the_relay_stood_still_goes_to_nobody(world: World) -> None:
+    villager, _ = world.connected("villager", CAMERA)
+    official, _ = world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    camera = villager.published[CAMERA]
+    (target,) = camera.targets
+    camera.source = Source(77, villager.leg, camera, VP8, 1)
+    world.is_behind = True
+    villager.halt_noticed(world.time_ns)
+    official.refresh(camera)
+    assert camera.targets == ()
+    assert camera.is_open, "it is recorded"
+    world.is_behind = False
+    world.time_ns += SECOND
+    villager.halt_noticed(world.time_ns)
+    assert camera.targets == (target,)
+    assert camera.keyframe_asked_ns == world.time_ns
+
+
+def test_nobody_is_silent_or_lost_before_what_waited_is_taken_in(world: World) -> None:
+    villager, events = world.connected("villager", MICROPHONE)
+    world.is_live, world.recorder = True, world
+    villager.go_live()
+    feed(villager, MICROPHONE)
+    villager.check(world.time_ns)
+    world.is_behind = True
+    villager.check(world.time_ns + 2 * CONSENT_NS)
+    assert world.taps["villager", 1].marks[-2:] == [MarkKind.SILENT, MarkKind.BACK]
+    assert events == []
+    world.is_behind = False
+    villager.check(world.time_ns + 2 * CONSENT_NS + 100 * MS)
+    assert events == [PeerLost("no_consent")]
+
+
+def test_a_line_is_not_called_poor_for_what_a_silence_lost(world: World) -> None:
+    villager, events = world.connected("villager", CAMERA)
+    official, heard = world.connected("official")
+    world.is_live = True
+    villager.go_live()
+    feed(villager, CAMERA)
+    villager.check(world.time_ns + 2 * SECOND)
+    back_ns = world.time_ns + 12 * SECOND
+    villager.leg.last_packet_ns = back_ns
+    villager.check(back_ns)
+    assert events[-1] == PeerBack()
+    (target,) = official.leg.subscriptions.values()
+    target.loss = 0.95
+    for second in range(3):
+        for peer in (villager, official):
+            peer.every_second(back_ns + second * SECOND)
+    assert QualityChanged(Quality.POOR) not in heard
+    for second in range(3, 6):
+        official.every_second(back_ns + second * SECOND)
+    assert QualityChanged(Quality.POOR) in heard, "what goes on being lost is the line's"
 
 
 def test_each_shorter_round_trip_of_a_leg_is_on_the_record(world: World) -> None:

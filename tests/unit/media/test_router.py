@@ -337,6 +337,81 @@ def test_a_keyframe_that_does_not_come_is_asked_for_again_and_one_that_comes_tha
     assert stillness.frozen_ms > 1000
 
 
+def reported_losses(relay: Relay) -> list[tuple[float, int]]:
+    """(share of the last second, all in all) as the report tells alice about each stream."""
+    relay.asked(relay.alice)
+    relay.feedback.report(relay.alice.leg, 20 * SECOND)
+    return [
+        (about.fraction_lost / 256, about.packets_lost)
+        for packet in relay.asked(relay.alice)
+        if isinstance(packet, RtcpRrPacket)
+        for about in packet.reports
+    ]
+
+
+def test_pictures_lost_in_a_silence_are_not_sent_again_before_the_keyframe(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1, timestamp=90_000), SECOND)
+    relay.refill_budgets()
+    relay.receive(relay.alice, rtp(150, timestamp=90_000 * 11), 11 * SECOND)
+    relay.feedback.poll(12 * SECOND)
+    asked = relay.asked(relay.alice)
+    assert [type(packet) for packet in asked] == [RtcpPsfbPacket]
+    assert relay.alice.leg.sources[1111].unrecovered == 148
+    assert len(relay.delivered(relay.bob)) == 2
+
+
+def test_what_a_silence_lost_is_not_reported_as_the_lines_loss(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(65_500, timestamp=90_000), SECOND)
+    relay.receive(relay.alice, sound(1, timestamp=48_000), SECOND)
+    relay.receive(relay.alice, rtp(200, timestamp=90_000 * 11), 11 * SECOND)
+    relay.receive(relay.alice, sound(501, timestamp=48_000 * 11), 11 * SECOND)
+    assert reported_losses(relay) == [(0, 0), (0, 0)]
+    source = relay.alice.leg.sources[1111]
+    assert source.first_seq + source.advanced - 1 == 65_536 + 200, "the highest number is told"
+    relay.receive(relay.alice, rtp(204, timestamp=90_000 * 12), 12 * SECOND)
+    assert reported_losses(relay)[0] == (0.75, 3)
+
+
+def test_sound_lost_in_a_short_silence_is_asked_for_all_the_same(relay: Relay) -> None:
+    relay.receive(relay.alice, sound(1, timestamp=48_000), SECOND)
+    relay.refill_budgets()
+    relay.receive(relay.alice, sound(201, timestamp=48_000 * 5), 5 * SECOND)
+    relay.feedback.poll(5 * SECOND + NACK_RETRY_NS)
+    assert nacked(relay, relay.alice) == list(range(2, 201))
+
+
+def test_sound_that_comes_seconds_late_is_recorded_but_not_sent_on(relay: Relay) -> None:
+    tap = relay.record()
+    relay.receive(relay.alice, sound(1, timestamp=48_000), SECOND)
+    relay.router.open_track(relay.alice.leg.sources[2222])
+    relay.receive(relay.alice, sound(101, timestamp=48_000 * 5), 5 * SECOND)
+    newest = sequences(relay.delivered(relay.bob))[-1]
+    relay.receive(relay.alice, sound(3, timestamp=48_000 + 1920), 5 * SECOND)
+    relay.receive(relay.alice, sound(100, timestamp=48_000 * 5 - 960), 5 * SECOND)
+    assert sequences(relay.delivered(relay.bob)) == [(newest - 1) & 0xFFFF], (
+        "what is 20 ms late is heard"
+    )
+    assert len(tap.packets) == 3
+
+
+def test_a_receiver_that_asks_for_what_is_past_gets_what_is_not(relay: Relay) -> None:
+    for seq in range(1, 5):
+        relay.receive(relay.alice, rtp(seq, timestamp=seq * 90_000 // 2), seq * SECOND // 2)
+    sent = [numbers(packet) for packet in relay.delivered(relay.bob)]
+    asked = build_nack(1, sent[0][2], [seq for seq, _, _ in sent])
+    relay.feedback.receive(relay.bob.leg, asked, 2 * SECOND)
+    assert len(relay.repairs) == 3
+    assert relay.to_bob.resend_budget == RESENDS_PER_SECOND - 3
+
+
+def test_a_frame_of_a_slide_show_is_asked_for(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1, timestamp=90_000), SECOND)
+    relay.refill_budgets()
+    relay.receive(relay.alice, rtp(3, timestamp=90_000 * 3), 3 * SECOND)
+    relay.feedback.poll(3 * SECOND + NACK_RETRY_NS)
+    assert nacked(relay, relay.alice) == [2]
+
+
 def test_nacks_stop_at_the_budget(relay: Relay) -> None:
     relay.receive(relay.alice, rtp(1), 0)
     relay.alice.leg.sources[1111].nack_budget = 5

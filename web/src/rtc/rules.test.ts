@@ -18,7 +18,7 @@ test('a short loss is not mentioned, a long one calls the desk', () => {
   expect(patience(CALM_MS)).toBe('call_desk');
 });
 
-function after(reports: ('good' | 'poor' | 'bad')[], from: PictureState = FULL_PICTURE) {
+function after(reports: ('good' | 'poor' | 'bad' | 'lost')[], from: PictureState = FULL_PICTURE) {
   return reports.reduce(afterReport, from);
 }
 
@@ -26,6 +26,11 @@ test('one bad report changes nothing, two slow the picture, four nearly stop it'
   expect(after(['bad']).picture).toBe('full');
   expect(after(['bad', 'bad']).picture).toBe('slow');
   expect(after(['bad', 'bad', 'bad', 'bad']).picture).toBe('still');
+});
+
+test('a line that is away is not a thin one', () => {
+  expect(after(['lost', 'lost', 'lost', 'lost', 'lost']).picture).toBe('full');
+  expect(after(['bad', 'lost', 'bad']).picture).toBe('full');
 });
 
 test('a picture comes back only after a long good spell', () => {

@@ -19,7 +19,10 @@ const BETTER: Record<Picture, Picture> = { full: 'full', slow: 'full', still: 's
 
 /** The next picture after one more report about our own line. */
 export function afterReport(state: PictureState, quality: LineQuality['quality']): PictureState {
-  const isBad = quality === 'bad' || quality === 'lost';
+  // 'lost' says that nothing comes through, not that the line is thin: a line that was away for ten
+  // seconds would have brought five such words at once when it came back.
+  if (quality === 'lost') return { ...state, streak: 0 };
+  const isBad = quality === 'bad';
   const isGood = quality === 'good';
   const streak = isBad ? Math.min(state.streak, 0) - 1 : isGood ? Math.max(state.streak, 0) + 1 : 0;
   if (streak <= -BAD_REPORTS) return { picture: WORSE[state.picture], streak: 0 };
