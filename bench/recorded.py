@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +121,7 @@ def _report(at_us: int, codec: CodecInfo) -> SenderReport:
 # --- the clip ------------------------------------------------------------------------------------
 
 
+@cache
 def _clip() -> list[_Sent]:
     """Ten seconds of one party in the order in which they leave."""
     sent = []

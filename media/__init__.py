@@ -35,6 +35,7 @@ Recorded (the lower half; knows no sockets)
     timing · index · soundtrack   clocks fitted; packets placed on the timeline; sound end to end
     compose   the one picture that people watch; ffmpeg runs what it describes
     finishing · jobs   the steps from journals to files, each in a child; told to the database
+    warm · warm_parent   where those children come from: one process that has imported everything
     scrub     finished recordings, read again at night;  erasure: the files go, the list stays
 
 Where do I change …?
