@@ -486,12 +486,14 @@ class RoomHost:
     # ── attendance ───────────────────────────────────────────────────────────────────────────────
 
     def _note_arrival(self, grant: Grant) -> None:
-        session_id, now = self._session_id, self._tools.clock.now()
-        self._write_later(lambda tx: note_arrival(tx, session_id, grant, now=now))
+        session_id, epoch, now = self._session_id, self._epoch, self._tools.clock.now()
+        self._write_later(lambda tx: note_arrival(tx, session_id, grant, now=now, epoch=epoch))
 
     def _note_departure(self, participant_id: ParticipantId) -> None:
-        session_id, now = self._session_id, self._tools.clock.now()
-        self._write_later(lambda tx: note_departure(tx, session_id, participant_id, now=now))
+        session_id, epoch, now = self._session_id, self._epoch, self._tools.clock.now()
+        self._write_later(
+            lambda tx: note_departure(tx, session_id, participant_id, now=now, epoch=epoch)
+        )
 
     def _write_later(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
         if len(self._ledger) >= MAX_LEDGER:
