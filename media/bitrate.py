@@ -257,7 +257,7 @@ class Load(StrEnum):
 
 
 class Inflow:
-    """What one participant sends, over all its legs: a bucket that drains at the cap.
+    """What one participant sends, over all its legs and stays: a bucket that drains at the cap.
 
     In any T seconds it brings at most `INFLOW_AHEAD_BYTES`, T seconds' worth of the cap, and what
     comes between two samples.
@@ -274,9 +274,14 @@ class Inflow:
         """The counter begins again at 0. What came too much stays: a leg is made in a second."""
         self._octets = 0
 
+    def is_drained(self, now_ns: int) -> bool:
+        """Whether nothing is left of what came too much."""
+        return self.ahead_bytes * 8 * SECOND <= (now_ns - self._sampled_at_ns) * INFLOW_CAP_BPS
+
     def sample(self, now_ns: int, octets: int) -> Load:
         """`octets`: all that this leg has brought so far."""
-        drained = (now_ns - self._sampled_at_ns) * INFLOW_CAP_BPS // (8 * SECOND)
+        since_ns = now_ns - (self._sampled_at_ns or now_ns)  # before the first there was nothing
+        drained = since_ns * INFLOW_CAP_BPS // (8 * SECOND)
         came, self._octets = octets - self._octets, octets
         self.ahead_bytes = max(0, self.ahead_bytes + came - drained)
         self._sampled_at_ns = now_ns
@@ -284,6 +289,26 @@ class Inflow:
             self.ahead_bytes = INFLOW_AHEAD_BYTES  # who then sends as others do may come back
             return Load.TOO_MUCH
         return Load.MUCH if self.ahead_bytes > INFLOW_MUCH_BYTES else Load.FITS
+
+
+class LeftInflows:
+    """The buckets of those who have left, until they are drained, 4 s at most: whoever enters anew
+    finds what came too much. No more than have left in that time."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left: dict[str, Inflow] = {}
+
+    def keep(self, who: str, inflow: Inflow, now_ns: int) -> None:
+        self._left[who] = inflow
+        self._left = {who: i for who, i in self._left.items() if not i.is_drained(now_ns)}
+
+    def take(self, who: str) -> Inflow:
+        return self._left.pop(who, None) or Inflow()
+
+    def __len__(self) -> int:
+        return len(self._left)
 
 
 class Downlink:

@@ -22,6 +22,7 @@ from aioice.ice import get_host_addresses
 
 from core.clock import Clock
 from core.ids import ParticipantId, RoomId
+from media.bitrate import LeftInflows
 from media.dtls import DtlsAssociation, fingerprint_of, new_certificate
 from media.events import MediaEvent
 from media.feedback import Feedback
@@ -122,6 +123,7 @@ class MediaNode:
         self.rota: Rota[Peer] = Rota(TURNS, together=PEERS_TOGETHER)
         self._caretaker: asyncio.Task[None] | None = None
         self.now_ns: Callable[[], int] = clock.monotonic_ns
+        self.left_inflows = LeftInflows()
         # After a halt, until what had waited for us meanwhile is taken in.
         self.is_behind = False
         self._behind_since_ns = 0
@@ -490,6 +492,7 @@ class MediaRoom:
             role=role,
             publishes=publishes,
             on_event=on_event,
+            inflow=self._node.left_inflows.take(participant_id),
         )
         self._peers[participant_id] = peer
         self._node.rota.add(peer)
@@ -504,6 +507,7 @@ class MediaRoom:
         if peer is not None:
             self._node.rota.remove(peer)
             peer.leave()
+            self._node.left_inflows.keep(participant_id, peer.inflow, self._node.now_ns())
             self.publications_changed(peer)
 
     def go_live(self, recorder: Recorder | None) -> None:
@@ -532,6 +536,7 @@ class MediaRoom:
             peer = self._peers.pop(participant_id)
             self._node.rota.remove(peer)
             peer.leave()
+            self._node.left_inflows.keep(participant_id, peer.inflow, self._node.now_ns())
         self.recorder = None
         self._node.forget_room(self.room_id)
 

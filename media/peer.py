@@ -155,6 +155,7 @@ class Peer:
         role: str,
         publishes: Sequence[TrackName],
         on_event: Callable[[MediaEvent], None],
+        inflow: Inflow | None = None,
     ) -> None:
         self.participant_id = participant_id
         self.label = label
@@ -187,7 +188,7 @@ class Peer:
         self._totals = (0, 0)
         self._bitrates_bps = (0, 0)
         self._recorded_round_trip_ns = 0  # the shortest of this leg; 0 = none yet
-        self._inflow = Inflow()
+        self.inflow = inflow or Inflow()
         self.leg = self._open_leg(1)
         self._publish(publishes)
 
@@ -457,6 +458,7 @@ class Peer:
 
     def leave(self) -> None:
         """The participant is gone. The room forgets this peer afterwards."""
+        self.inflow.sample(self._transports.now_ns(), self.leg.bytes_in)
         if self.leg.tap is not None:
             self.leg.tap.mark(MarkKind.LEAVE, self._transports.now_ns())
         self._close_leg()
@@ -532,7 +534,7 @@ class Peer:
         """Whether this leg has brought so much that it was closed: it would fill the disk and
         everybody's line."""
         leg = self.leg
-        load = self._inflow.sample(now_ns, leg.bytes_in)
+        load = self.inflow.sample(now_ns, leg.bytes_in)
         if load is Load.MUCH:
             self._transports.feedback.remind(leg, now_ns)
         elif load is Load.TOO_MUCH:
@@ -704,7 +706,7 @@ class Peer:
         self._remote_fingerprint = None
         self._is_silent = self._is_lost = self._has_joined = False
         self._totals = (0, 0)
-        self._inflow.new_leg()
+        self.inflow.new_leg()
         self._dtls = self._transports.attach(leg, self._connected, self._lose)
         return leg
 

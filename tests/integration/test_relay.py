@@ -9,6 +9,7 @@ import pytest
 
 from core.clock import SystemClock
 from core.errors import ReceptionError
+from core.ids import ParticipantId, RoomId
 from media.events import PeerConnected, PeerLost, PeerSilent, TrackStarted
 from media.journal import MarkKind
 from media.node import MediaNode
@@ -229,3 +230,14 @@ def test_the_load_generator_finds_every_packet_again() -> None:
     assert result["cpu_s_per_call_min"] > 0
     assert result["delay_ms"]["p50"] is not None
     assert result["srtp_profile"] == "SRTP_AEAD_AES_128_GCM"
+
+
+async def test_who_leaves_and_enters_anew_brings_along_what_came_too_much(node: MediaNode) -> None:
+    room, who = node.open_room(RoomId("r")), ParticipantId("villager")
+    peer = room.add_peer(who, label="v", publishes=(), on_event=lambda _: None)
+    peer.leg.bytes_in += 5_000_000
+    room.remove_peer(who)
+    again = room.add_peer(who, label="v", publishes=(), on_event=lambda _: None)
+    assert again.inflow is peer.inflow and again.inflow.ahead_bytes > 2_000_000
+    other = room.add_peer(ParticipantId("o"), label="o", publishes=(), on_event=lambda _: None)
+    assert other.inflow is not peer.inflow

@@ -20,6 +20,7 @@ from media.bitrate import (
     VIDEO_START_BPS,
     Downlink,
     Inflow,
+    LeftInflows,
     Load,
     Uplink,
     share_bps,
@@ -346,3 +347,29 @@ def test_a_new_leg_does_not_forget_what_was_sent_on_the_one_before() -> None:
     loads = [inflow.sample((3 + n) * SECOND, n * 400_000) for n in range(10)]
     assert Load.TOO_MUCH not in loads, "who sends as others do may come back"
     assert loads[-1] is Load.FITS
+
+
+def test_who_leaves_and_enters_anew_finds_what_came_too_much() -> None:
+    left, now_ns = LeftInflows(), SECOND
+    inflow = left.take("kiosk")
+    for _ in range(50):  # a burst, out and in again, ten times a second
+        now_ns += SECOND // 10
+        inflow.new_leg()
+        load = inflow.sample(now_ns, 1_000_000)
+        left.keep("kiosk", inflow, now_ns)
+        inflow = left.take("kiosk")
+        if load is Load.TOO_MUCH:
+            return
+    pytest.fail("40 Mbyte in 5 s, and nobody minded")
+
+
+def test_a_bucket_is_forgotten_when_it_is_drained() -> None:
+    left = LeftInflows()
+    for n in range(100):
+        inflow = Inflow()
+        inflow.sample(SECOND, INFLOW_AHEAD_BYTES + 1)
+        left.keep(f"p{n}", inflow, SECOND)
+    assert len(left) == 100
+    left.keep("one more", Inflow(), 5 * SECOND)
+    assert len(left) == 0
+    assert left.take("p1").ahead_bytes == 0
