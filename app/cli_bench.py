@@ -63,6 +63,18 @@ def bench_scale(
     report.result(run(seconds, report.row))
 
 
+@bench.command("runs")
+def bench_runs(
+    flushes: Annotated[int, typer.Option(min=1, max=100_000)] = 2_000,
+    save: Save = None,
+    as_json: AsJson = False,
+) -> None:
+    """A packet of a picture on its way to the kernel: one by one, and in runs."""
+    from bench.runs import in_words, run
+
+    Report(in_words, as_json=as_json, save=save).rows_and_result(run(flushes))
+
+
 @bench.command("soak")
 def bench_soak(
     minutes: Annotated[float, typer.Option(min=0.1, max=1440)] = 60,
