@@ -178,7 +178,7 @@ class Conversation:
                 self._outbox.send(stop.error)
             self._outbox.close(stop.code)
         except WebSocketDisconnect:
-            pass
+            pass  # The other side has gone: `_talk` ends for it as for every end.
 
     async def _next(self, within_s: float) -> ClientMessage:
         """The next message that makes sense; pings and nonsense are answered on the way."""

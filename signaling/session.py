@@ -93,10 +93,10 @@ async def note_arrival(
     grant: Grant,
     *,
     now: datetime,
-    epoch: int | None = None,
+    epoch: int,
 ) -> None:
-    """Someone joined a live Session. Noting it twice, or after the end, changes nothing; nor, with
-    `epoch`, does noting it after the Session has been taken over by a later owner."""
+    """Someone joined a live Session. Noting it twice, after the end, or after the Session has been
+    taken over by an owner of a later `epoch`, changes nothing."""
     if not await _is_still_ours(tx, session_id, epoch):
         return
     already = await tx.scalar(
@@ -116,7 +116,7 @@ async def note_departure(
     participant_id: ParticipantId,
     *,
     now: datetime,
-    epoch: int | None = None,
+    epoch: int,
 ) -> None:
     """Someone left a live Session. As `note_arrival`: to an owner that was replaced and wakes up
     everybody has fallen silent, who is in the talk with the next one."""
@@ -133,12 +133,10 @@ async def note_departure(
     )
 
 
-async def _is_still_ours(tx: AsyncSession, session_id: SessionId, epoch: int | None) -> bool:
-    """Whether the Session is live, and with `epoch` still this owner's. Both then stay so until the
-    transaction is through: whoever ends the Session or takes it over waits for it."""
-    ours = [Session.id == session_id, Session.state == SessionState.LIVE]
-    if epoch is not None:
-        ours.append(Session.epoch == epoch)
+async def _is_still_ours(tx: AsyncSession, session_id: SessionId, epoch: int) -> bool:
+    """Whether the Session is live, and still this owner's. Both then stay so until the transaction
+    is through: whoever ends the Session or takes it over waits for it."""
+    ours = (Session.id == session_id, Session.state == SessionState.LIVE, Session.epoch == epoch)
     return await tx.scalar(select(Session.id).where(*ours).with_for_update()) is not None
 
 

@@ -182,7 +182,7 @@ async def test_an_arrival_beside_the_end_leaves_nobody_in_an_ended_session(
     async with database.transaction() as tx:
         assert await end_session(tx, session_id, EndReason.EVERYONE_LEFT, NOW)
         arriving = asyncio.create_task(
-            database.run(lambda other: note_arrival(other, session_id, late, now=NOW))
+            database.run(lambda other: note_arrival(other, session_id, late, now=NOW, epoch=1))
         )
         # It cannot be through before the end is; if it could, it would be by now.
         await asyncio.wait({arriving}, timeout=0.5)
@@ -224,12 +224,12 @@ async def test_who_leaves_and_comes_again_has_two_stays(
     session_id = await started(database, begin)
     grant = PRESENT[0]
     who = ParticipantId(grant.participant_id)
-    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=NOW))  # still there
-    await database.run(lambda tx: note_departure(tx, session_id, who, now=NOW))
+    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=NOW, epoch=1))  # still there
+    await database.run(lambda tx: note_departure(tx, session_id, who, now=NOW, epoch=1))
     back = NOW + timedelta(minutes=1)
-    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back))
+    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back, epoch=1))
     await database.run(lambda tx: end_session(tx, session_id, EndReason.TIMED_OUT, back))
-    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back))  # too late
+    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back, epoch=1))  # too late
     async with database.reading() as tx:
         stays = await tx.scalars(
             select(Attendance)
