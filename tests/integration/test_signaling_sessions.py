@@ -224,12 +224,14 @@ async def test_who_leaves_and_comes_again_has_two_stays(
     session_id = await started(database, begin)
     grant = PRESENT[0]
     who = ParticipantId(grant.participant_id)
-    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=NOW, epoch=1))  # still there
+    # Still there: this is no second stay.
+    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=NOW, epoch=1))
     await database.run(lambda tx: note_departure(tx, session_id, who, now=NOW, epoch=1))
     back = NOW + timedelta(minutes=1)
     await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back, epoch=1))
     await database.run(lambda tx: end_session(tx, session_id, EndReason.TIMED_OUT, back))
-    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back, epoch=1))  # too late
+    # Too late: the session is over.
+    await database.run(lambda tx: note_arrival(tx, session_id, grant, now=back, epoch=1))
     async with database.reading() as tx:
         stays = await tx.scalars(
             select(Attendance)
