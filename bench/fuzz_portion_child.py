@@ -25,7 +25,7 @@ from core.log import configure_logging
 SLOW_MS: Final = 250.0
 """An input that takes longer is a fault: for so long nobody else would be heard."""
 STUCK_S: Final = 30
-"""A batch that takes longer is ended wherever it is, which is a fault too."""
+"""A batch that takes longer of the processor is ended wherever it is, which is a fault too."""
 GROWN_MIB: Final = 64.0
 """A process that has grown by more since its first batches keeps what it should not."""
 TIMES_AGAIN: Final = 4
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     target = TARGETS[name]
     mutator = Mutator(corpus_of(target), seed, target.max_bytes)
     taste = target.prepare()
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     portion = Portion(taste)
     portion.known(regressions(target))
     if slowest >= 0:
@@ -100,7 +100,7 @@ class Portion:
         taste, clock = self._taste, time.perf_counter
         taken, longest, which = 0, 0.0, 0
         begin()
-        signal.alarm(STUCK_S)
+        signal.setitimer(signal.ITIMER_PROF, STUCK_S)
         last = clock()
         for at, data in enumerate(inputs):
             try:
@@ -111,7 +111,7 @@ class Portion:
             if now - last > longest:
                 longest, which = now - last, at
             last = now
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         self.taken += taken
         if longest > self.slowest_s:
             self.time_again(inputs[which], number * BATCH + which)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from bench.circumstances import circumstances
 from bench.fuzz import HOUSE
@@ -30,7 +30,8 @@ from bench.fuzz_targets import TARGETS
 WANTED: Final = 100_000_000
 """Inputs for each parser."""
 SILENCE_S: Final = 60.0
-"""A child that says nothing for as long is stuck where no signal reaches it."""
+"""A child that says nothing for as long, and had the processor for as long or waits for something
+that is not the processor, is stuck where no signal reaches it."""
 PARSERS: Final = tuple(dict.fromkeys(t.parser for t in TARGETS.values() if t.parser))
 Row = dict[str, Any]
 
@@ -228,7 +229,7 @@ def _child(name: str, seed: int, first: int, seconds: float, slowest: int = -1) 
     )  # fmt: skip
     begun, said = time.monotonic(), Row()
     try:
-        for line in _lines(child.stdout):
+        for line in _lines(child):
             said = json.loads(line)
             if "crashes" in said:
                 return {**said, "is_dead": False}
@@ -250,13 +251,34 @@ def _child(name: str, seed: int, first: int, seconds: float, slowest: int = -1) 
     }
 
 
-def _lines(pipe: IO[bytes] | None) -> Iterator[bytes]:
-    """Lines until the end, or until nothing comes for `SILENCE_S`."""
-    assert pipe is not None
-    waiting = b""
-    while select.select([pipe], [], [], SILENCE_S)[0]:
-        said = os.read(pipe.fileno(), 65_536)
+def _lines(child: subprocess.Popen[bytes], silence_s: float = SILENCE_S) -> Iterator[bytes]:
+    """Lines until the end, or until the child is stuck. One that others keep from the processor,
+    or that somebody stopped to measure something, is waited for."""
+    assert child.stdout is not None
+    waiting, spent_s = b"", _spent_s(child.pid)
+    while True:
+        if not select.select([child.stdout], [], [], silence_s)[0]:
+            if _state(child.pid) not in "RT" or _spent_s(child.pid) - spent_s >= silence_s:
+                return
+            continue
+        said = os.read(child.stdout.fileno(), 65_536)
         if not said:
             return
         *lines, waiting = (waiting + said).split(b"\n")
+        spent_s = _spent_s(child.pid)
         yield from lines
+
+
+def _state(pid: int) -> str:
+    """proc(5): R wants or has the processor, T was stopped, everything else waits or is dead."""
+    return _stat(pid)[0]
+
+
+def _spent_s(pid: int) -> float:
+    """Of the processor, by all of its threads."""
+    return sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5) from the state on: a name before them may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,7 +1,15 @@
 """Portions of a campaign add up, and a process that dies in one is told of."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -78,3 +86,28 @@ def test_a_change_of_the_corpus_begins_a_portion_of_its_own(
     row = of_target(list(run(["rtp"], SECONDS, file)))
     assert [portion["corpus"] for portion in row["portions"]][1:] == ["another"]
     assert sum(portion["inputs"] for portion in row["portions"]) == row["inputs"]
+
+
+def test_a_child_that_was_stopped_is_waited_for() -> None:
+    stops = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('b')"
+    with _says(f"print('a', flush=True); {stops}") as child:
+        begun = time.monotonic()
+        Timer(1.0, os.kill, (child.pid, signal.SIGCONT)).start()
+        assert list(fuzz_portions._lines(child, silence_s=0.3)) == [b"a", b"b"]
+        assert time.monotonic() - begun > 0.9, "it was not stopped"
+
+
+@pytest.mark.parametrize("silent", ["while True: pass", "import time; time.sleep(60)"])
+def test_a_child_that_is_stuck_is_given_up(silent: str) -> None:
+    with _says(f"print('a', flush=True)\n{silent}") as child:
+        assert list(fuzz_portions._lines(child, silence_s=0.3)) == [b"a"]
+
+
+@contextmanager
+def _says(program: str) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
