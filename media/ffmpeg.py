@@ -33,6 +33,10 @@ KEPT_LINES: Final = 40
 _KILL_AFTER_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 _FIRST_TO_GO: Final = "900"  # of 1000: the kernel that runs out of memory ends this, not the server
+_AUTOGROUP: Final = "/proc/self/autogroup"
+# Of a whole machine's ordinary users the kernel takes one such wish in 0.1 s.
+_LOWERINGS: Final = 25
+_LOWERING_PAUSE_S: Final = 0.02
 GLANCE_PACKETS: Final = 50
 """A decoder may refuse a sender's own bad packets; a second of nothing else is a broken file."""
 Progress = Callable[[int], None]
@@ -236,21 +240,51 @@ def _percent(lines: list[str], duration_ms: int) -> int | None:
     return None
 
 
-def restrain() -> None:
+def restrain(niceness: int = NICENESS) -> None:
     """Make this process polite, first to go when memory ends, and dead when its parent is.
 
     For child processes only. What it may take altogether is `Limits.confine`'s to say.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    give_way()
+    give_way(niceness)
 
 
-def give_way() -> None:
+def give_way(niceness: int = NICENESS) -> None:
     """Make this process polite, and first to go when memory ends."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # absolute: a child of a child is no lower
+    # Absolute: a child of a child is no lower. But nobody may raise what was lower before.
+    niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    if os.getsid(0) == os.getpid():
+        # Else the session is the server's, or the shell's of whoever tries a step by hand.
+        _lower_session(niceness)
     with contextlib.suppress(OSError):  # not every kernel and container has it
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _lower_session(niceness: int) -> None:
+    """Make the session of this process, which leads it, as polite as the process itself.
+
+    Linux may share a processor out among sessions first (autogroup, sched(7)), and then niceness
+    counts only inside of one: a child of niceness 10 in a session of its own has half of a core
+    beside live rooms, not a tenth. In a cgroup that has a share of its own this changes nothing,
+    nor is it needed there.
+    """
+    try:
+        group = os.open(_AUTOGROUP, os.O_WRONLY)
+    except OSError:  # not every kernel and container has it
+        return
+    try:
+        for _ in range(_LOWERINGS):
+            with contextlib.suppress(BlockingIOError):
+                os.write(group, b"%d" % niceness)
+                return
+            time.sleep(_LOWERING_PAUSE_S)
+        os.write(2, b"This session is as much in the way as any other: the kernel was busy.\n")
+    except OSError:
+        return
+    finally:
+        os.close(group)
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:

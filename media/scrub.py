@@ -232,8 +232,7 @@ def _digest(path: Path, pace: Pace) -> tuple[str, int]:
 
 
 def _keep_out_of_the_way() -> None:
-    ffmpeg.restrain()
-    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+    ffmpeg.restrain(_NICENESS)
     call = _IOPRIO_SET.get(os.uname().machine)
     if call is not None:
         ctypes.CDLL(None, use_errno=True).syscall(call, 1, 0, _IDLE_CLASS)
