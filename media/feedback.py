@@ -11,6 +11,7 @@ by now; the node calls it every few milliseconds while there is something to wai
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -59,6 +60,13 @@ SEEKABLE_EVERY_NS: Final = 10 * SECOND
 KEYFRAME_INTERVAL_NS: Final = 500 * MS
 # A keyframe that was asked for and is not there by then is asked for again.
 KEYFRAME_PATIENCE_NS: Final = 1 * SECOND
+# One that begins sooner after we asked is the answer. It is not looked for after a longer time, nor
+# further back than the largest has packets.
+KEYFRAME_ANSWER_NS: Final = 5 * SECOND
+KEYFRAME_PACKETS: Final = 256
+# While one comes in: how soon we look again, and after how long without a packet it is given up.
+KEYFRAME_COMING_NS: Final = 50 * MS
+KEYFRAME_STUCK_NS: Final = 300 * MS
 # Reordering on real lines is a few milliseconds; asking sooner asks for what is on its way.
 NACK_PATIENCE_NS: Final = 8 * MS
 NACK_RETRY_NS: Final = 40 * MS
@@ -161,7 +169,10 @@ class Feedback:
             target = leg.subscriptions.get(report.ssrc)
             if target is None or report.ssrc != target.ssrc:
                 continue
-            target.loss = report.fraction_lost / 256
+            # It tells of the time since the one before. Of sound that may be seven seconds.
+            reaches_back = leg.downlink.is_excused(target.reported_ns)
+            target.loss = 0.0 if reaches_back else report.fraction_lost / 256
+            target.reported_ns = now_ns
             if report.lsr and report.lsr == target.report_ntp_middle:
                 target.report_ntp_middle = 0  # named again it would tell of the same, past moment
                 held_ns = report.dlsr * SECOND >> 16
@@ -184,7 +195,8 @@ class Feedback:
     def _keyframe_for(self, leg: Leg, ssrc: int, now_ns: int) -> None:
         target = leg.subscriptions.get(ssrc)
         if target is not None:
-            self.want_keyframe(target.publication, now_ns)
+            target.publication.keyframe_missed_seq = target.publication.next_seq
+            self._request(target.publication, now_ns)
 
     def _resend(self, leg: Leg, nack: RtcpRtpfbPacket, now_ns: int) -> None:
         target = leg.subscriptions.get(nack.media_ssrc)
@@ -240,7 +252,17 @@ class Feedback:
     # -- Towards publishers ------------------------------------------------------------------
 
     def want_keyframe(self, publication: Publication, now_ns: int) -> None:
-        """Someone needs a keyframe: ask now, or when 500 ms have passed since we last asked."""
+        """Someone needs a keyframe that begins from here on."""
+        publication.keyframe_from_seq = publication.next_seq
+        self._request(publication, now_ns)
+
+    def ask_anew(self, publication: Publication) -> None:
+        """What was asked for so far has come to nobody: the next request need not wait."""
+        publication.keyframe_asked_ns = -(10**18)
+        publication.keyframe_due_ns = min(publication.keyframe_due_ns, 1)
+
+    def _request(self, publication: Publication, now_ns: int) -> None:
+        """Ask for a keyframe now, or when 500 ms have passed since we last asked."""
         if publication.name.kind != "video" or publication.keyframe_due_ns:
             return
         publication.keyframe_due_ns = max(
@@ -253,6 +275,19 @@ class Feedback:
 
     def _ask_for_keyframe(self, publication: Publication, now_ns: int) -> None:
         if now_ns < publication.keyframe_due_ns:
+            return
+        newest = None
+        if now_ns - publication.keyframe_asked_ns < KEYFRAME_ANSWER_NS:
+            newest = _newest_keyframe(publication)
+        if newest is not None and newest.is_coming:
+            if now_ns - publication.last_arrival_ns < KEYFRAME_STUCK_NS:
+                # Through a thin line it takes a second. Those who wait for the rest ask again and
+                # again, and each further one would stand in its sender's queue before the pictures.
+                publication.keyframe_due_ns = now_ns + KEYFRAME_COMING_NS
+                return
+        elif newest is not None and newest.will_do(publication):
+            del self._waiting_for_keyframe[id(publication)]
+            publication.keyframe_due_ns = 0
             return
         del self._waiting_for_keyframe[id(publication)]
         publication.keyframe_due_ns = 0
@@ -423,9 +458,57 @@ class Feedback:
             leg.allowed_at_ns = now_ns
         self._send_rtcp(leg, data + allowance)
 
+    def forgive(self, leg: Leg) -> None:
+        """What the next report would call lost on the way to us was lost here: we stood still, and
+        our socket was full. Reported it would halve the sender's rate; the numbers begin anew."""
+        for source in leg.sources.values():
+            expected = source.advanced - source.advanced_reported
+            lost = expected - (source.received - source.received_reported)
+            if lost > 0:
+                source.first_seq += lost
+                source.advanced -= lost
+
     def allow_start(self, leg: Leg) -> None:
         """A client has just connected: nothing is known of its line yet."""
         leg.uplink, leg.downlink = Uplink(), Downlink()
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyframe:
+    """The numbers of its first and its last packet so far, and whether it goes on after that."""
+
+    first_seq: int
+    last_seq: int
+    is_coming: bool
+
+    def will_do(self, publication: Publication) -> bool:
+        """Whether everybody who asked has got it, or will in a moment."""
+        begins_after = (self.first_seq - publication.keyframe_from_seq) & 0xFFFF < 0x8000
+        ends_after = (self.last_seq - publication.keyframe_missed_seq) & 0xFFFF < 0x8000
+        return begins_after and ends_after
+
+
+def _newest_keyframe(publication: Publication) -> _Keyframe | None:
+    """Looked for from the edge of the stream backwards; None if there is none among the latest."""
+    if publication.source is None:
+        return None
+    mime, edge_seq = publication.source.codec.mime, (publication.next_seq - 1) & 0xFFFF
+    timestamp = first_seq = last_seq = -1
+    is_whole = False
+    for back in range(KEYFRAME_PACKETS):
+        seq = (edge_seq - back) & 0xFFFF
+        kept = publication.cache[seq & publication.cache_mask]
+        if kept is None or kept[0] != seq:
+            continue
+        if kept[1] != timestamp:  # the last packet of the picture before
+            if first_seq >= 0:
+                break
+            timestamp, last_seq, is_whole = kept[1], seq, bool(kept[2][1] & 0x80)
+        if begins_keyframe(kept[2], mime):  # in H.264 several packets do
+            first_seq = seq
+    if first_seq < 0:
+        return None
+    return _Keyframe(first_seq, last_seq, is_coming=last_seq == edge_seq and not is_whole)
 
 
 def is_past(publication: Publication, timestamp: int) -> bool:

@@ -60,7 +60,7 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 # Every peer has one of so many turns a second for reports and estimates, and is looked at in each
-# fifth: the marks "silent" and "back" of a recording are true to half of 0.1 s.
+# fifth: that soon a silence is noticed, and its end told.
 TURNS = 50
 LOOK_TURNS = 5
 TURN_S = 1 / TURNS
@@ -128,6 +128,8 @@ class MediaNode:
         self.is_behind = False
         self._behind_since_ns = 0
         self._alive_ns = self.now_ns()
+        # Whose next packet ends a silence, and is to be noted to the millisecond.
+        self._silent: set[Leg] = set()
         # Looked up once per packet; the book keeps this very dict.
         self._by_address = self._book.by_address
 
@@ -194,8 +196,18 @@ class MediaNode:
         if now_ns - self._alive_ns > HALT_NS:
             self._fall_behind(now_ns)
         self._take_in(count, now_ns)
+        if self._silent:
+            self._note_signs(now_ns)
         if self.is_behind and count < RECEIVE_SLOTS:  # nothing waits any more
             self._go_on(now_ns)
+
+    def _note_signs(self, now_ns: int) -> None:
+        """Peers are looked at ten times a second at best: whose silence these datagrams ended is
+        noted when they come, on the clock of the record."""
+        back = [leg for leg in self._silent if leg.last_packet_ns == now_ns]
+        for leg in back:
+            leg.back_at_ns = now_ns
+            self._silent.discard(leg)
 
     def _take_in(self, count: int, now_ns: int) -> None:
         lane = self._router.lane
@@ -440,6 +452,7 @@ class MediaNode:
             self._legs_by_ufrag.pop(leg.credentials.ufrag, None)
             self._dtls_by_ufrag.pop(leg.credentials.ufrag, None)
             self._strays.pop(leg.credentials.ufrag, None)
+            self._silent.discard(leg)
 
     def rename(self, leg: Leg, credentials: Credentials) -> None:
         """An ICE restart: checks under the leg's old name are strangers' from now on, while media
@@ -448,6 +461,11 @@ class MediaNode:
         self._legs_by_ufrag[new] = self._legs_by_ufrag.pop(old)
         self._dtls_by_ufrag[new] = self._dtls_by_ufrag.pop(old)
         leg.credentials = credentials
+
+    def await_sign(self, leg: Leg) -> None:
+        """Note in `leg.back_at_ns` when the next datagram of this client comes."""
+        leg.back_at_ns = 0
+        self._silent.add(leg)
 
     def open_track(self, publication: Publication) -> None:
         """Open the recorder's track for a publication that has begun to flow."""

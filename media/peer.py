@@ -73,6 +73,8 @@ LISTENER_SILENT_AFTER_NS = 7000 * MS
 CONSENT_NS = 30_000 * MS
 # The reports of so long after a silence or a halt still tell of it, and not of the line.
 EXCUSED_NS = 3_000 * MS
+# What we lost ourselves in a halt has shown itself by then: each stream has gone on.
+HALT_SHOWS_NS = 1_500 * MS
 # Numbers left out after a pause: twice what a straggler can reach back (the caches' size).
 PAUSE_JUMP = 1024
 
@@ -119,6 +121,8 @@ class Transports(Protocol):
     def detach(self, leg: Leg, dtls: DtlsAssociation) -> None: ...
 
     def rename(self, leg: Leg, credentials: Credentials) -> None: ...
+
+    def await_sign(self, leg: Leg) -> None: ...
 
     def open_track(self, publication: Publication) -> None: ...
 
@@ -184,6 +188,7 @@ class Peer:
         self._is_lost = False
         self._has_joined = False  # this leg, in the journal
         self._checked_ns = 0
+        self._forgives_until_ns = 0
         self._quality_seconds = 0
         self._totals = (0, 0)
         self._bitrates_bps = (0, 0)
@@ -490,13 +495,13 @@ class Peer:
         if self._is_silent:
             if silent_ns < SILENT_AFTER_NS:
                 self._is_silent = False
-                # Its first packet came at some time between the last look and this one.
-                self._mark(MarkKind.BACK, (since_ns + now_ns) // 2)
+                self._mark(MarkKind.BACK, leg.back_at_ns or now_ns)
                 self._excuse(now_ns)
                 self._renew_pictures(now_ns)
                 self._notify(PeerBack())
         elif silent_ns > limit_ns:
             self._is_silent = True
+            self._transports.await_sign(leg)
             self._mark(MarkKind.SILENT, leg.last_packet_ns)
             self._notify(PeerSilent(silent_ns // MS))
         else:
@@ -520,7 +525,9 @@ class Peer:
         """The node is behind, or is so no longer: from now on packets go to nobody, or on to all,
         beginning with a keyframe."""
         for publication in self.published.values():
+            self._transports.feedback.ask_anew(publication)
             self.refresh(publication)
+        self._forgives_until_ns = now_ns + HALT_SHOWS_NS
         self._excuse(now_ns)
 
     def _excuse(self, now_ns: int) -> None:
@@ -549,6 +556,8 @@ class Peer:
         """Reports to the client, bitrates and quality."""
         if not self.leg.is_connected or self._transports.is_behind:
             return
+        if now_ns < self._forgives_until_ns:
+            self._transports.feedback.forgive(self.leg)
         self._transports.feedback.report(self.leg, now_ns)
         self._record_round_trip(now_ns)
         bytes_in, bytes_out = self.leg.bytes_in, self._sent()[1]

@@ -41,6 +41,7 @@ class Leg:
     __slots__ = (
         "address",
         "allowed_at_ns",
+        "back_at_ns",
         "bytes_in",
         "bytes_out",
         "connected_at_ns",
@@ -122,6 +123,7 @@ class Leg:
         self.reporters: set[int] = set()
         self.rtcp_budget = RTCP_BYTES_PER_SECOND
         self.last_packet_ns = now_ns
+        self.back_at_ns = 0  # when the latest silence was broken; 0 = it has not been yet
         self.consent_at_ns = now_ns
         self.packets_in = 0
         self.bytes_in = 0
@@ -148,6 +150,8 @@ class Publication:
         "is_speaking",
         "keyframe_asked_ns",
         "keyframe_due_ns",
+        "keyframe_from_seq",
+        "keyframe_missed_seq",
         "last_arrival_ns",
         "loud_packets",
         "loud_until_ns",
@@ -187,6 +191,10 @@ class Publication:
         self.cache_mask = size - 1
         self.keyframe_asked_ns = -(10**18)  # long ago
         self.keyframe_due_ns = 0  # 0 = nobody is waiting for one to be asked for
+        # What will do: one that begins at the first of these numbers or later (somebody got nothing
+        # before), and ends at the second or later (somebody has missed what came until then).
+        self.keyframe_from_seq = self.next_seq
+        self.keyframe_missed_seq = self.next_seq
         self.stillness = Stillness()
         self.sought_seq = self.next_seq  # up to where a keyframe has been looked for
         self.is_speaking = False
@@ -290,6 +298,7 @@ class Subscription:
         "publication",
         "report_ntp_middle",
         "report_sent_ns",
+        "reported_ns",
         "resend_budget",
         "resent",
         "rtx_seq",
@@ -330,6 +339,7 @@ class Subscription:
         self.loss = 0.0  # as the receiver reports it
         self.report_ntp_middle = 0
         self.report_sent_ns = 0
+        self.reported_ns = 0  # when the receiver last reported
 
 
 def random_ssrc() -> int:

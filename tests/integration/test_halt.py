@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.clock import SystemClock
-from media.events import PeerSilent
+from media.events import PeerBack, PeerSilent
+from media.journal import MarkKind
 from media.node import HALT_NS, MediaNode
 from media.tracks import TrackName
 from tests.integration.test_rebinding import BehindNat, Nat
@@ -71,4 +72,22 @@ async def test_what_waited_is_recorded_and_goes_to_nobody_and_the_call_goes_on(
         seen = call.received("official", "villager", CAMERA).frames
         await call.until(lambda: call.received("official", "villager", CAMERA).frames > seen + 10)
         assert call.peers["villager"].leg.number == 1
+    nat.close()
+
+
+async def test_the_first_datagram_after_a_silence_is_noted_when_it_comes(node: MediaNode) -> None:
+    nat, recorder = HoldingNat(node.port), ListeningRecorder()
+    await nat.open()
+    clients = {"villager": BehindNat(nat, node.port), "official": RtcClient(flash_and_beep())}
+    async with LoopbackCall(node, clients, is_live=False) as call:
+        call.room.go_live(recorder)
+        await call.until(lambda: call.received("official", "villager", CAMERA).frames > 10)
+        events, leg = call.events["villager"], call.peers["villager"].leg
+        nat.held = []
+        await call.until(lambda: any(isinstance(e, PeerSilent) for e in events))
+        assert leg.back_at_ns == 0
+        nat.held = None
+        await call.until(lambda: any(isinstance(e, PeerBack) for e in events))
+        tap = recorder.taps["villager", 1]
+        assert tap.marks_ns[tap.marks.index(MarkKind.BACK)] == leg.back_at_ns > 0
     nat.close()

@@ -17,6 +17,7 @@ from media.sdp import OPUS, RTX_OF, VP8
 from media.socket import IPV4_NAME_BYTES, Address, Outbox
 from media.srtp import PacketBuffer, SrtpSession, address_of
 from media.tables import Leg, Publication, Subscription
+from media.taps import Intake
 from media.tracks import CodecInfo, TrackName
 
 GCM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM
@@ -51,14 +52,18 @@ class ListeningTap:
     packets: list[bytes] = field(default_factory=list)
     reports: list[tuple[int, int]] = field(default_factory=list)
     marks: list[MarkKind] = field(default_factory=list)
+    marks_ns: list[int] = field(default_factory=list)
+    """When each of `marks` says that it was."""
     is_ended: bool = False
+    intake: Intake | None = None
 
     def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
         self.tracks.append((ssrc, name, codec))
         return len(self.tracks) - 1
 
     def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
-        self.packets.append(packet)
+        if self.intake is None or not self.intake.put(track_index, packet, arrival_ns):
+            self.packets.append(packet)
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         self.reports.append((ntp_time, rtp_time))
@@ -67,6 +72,7 @@ class ListeningTap:
         self, kind: MarkKind, at_ns: int, track_index: int | None = None, detail: str = ""
     ) -> None:
         self.marks.append(kind)
+        self.marks_ns.append(at_ns)
 
     def end(self) -> None:
         self.is_ended = True

@@ -58,6 +58,7 @@ class World:
         self.is_behind = False
         self.connect: dict[Leg, Callable[[SrtpSession, SrtpSession, str], None]] = {}
         self.detached: list[Leg] = []
+        self.silent: list[Leg] = []
         self._mids: dict[tuple[str, TrackName], str] = {}
 
     def add(self, name: str, *publishes: TrackName) -> "tuple[Peer, list[MediaEvent]]":
@@ -116,6 +117,9 @@ class World:
 
     def detach(self, leg: Leg, dtls: object) -> None:
         self.detached.append(leg)
+
+    def await_sign(self, leg: Leg) -> None:
+        self.silent.append(leg)
 
     def open_track(self, publication: Publication) -> None:
         pass
@@ -462,6 +466,22 @@ def test_a_sender_is_silent_after_one_and_a_half_seconds_and_then_back(world: Wo
     villager.leg.last_packet_ns = world.time_ns + 2 * SECOND
     villager.check(world.time_ns + 2 * SECOND)
     assert events == [PeerSilent(1600), PeerBack()]
+
+
+def test_a_silence_ends_on_the_record_with_its_first_packet(world: World) -> None:
+    villager, _ = world.connected("villager", MICROPHONE)
+    world.is_live, world.recorder = True, world
+    villager.go_live()
+    feed(villager, MICROPHONE)
+    villager.check(world.time_ns)
+    villager.check(world.time_ns + 2 * SECOND)
+    assert world.silent == [villager.leg]
+    villager.leg.back_at_ns = world.time_ns + 3 * SECOND
+    villager.leg.last_packet_ns = world.time_ns + 3 * SECOND + 200 * MS
+    villager.check(world.time_ns + 3 * SECOND + 240 * MS)  # on a busy machine
+    tap = world.taps["villager", 1]
+    assert tap.marks[-1] is MarkKind.BACK
+    assert tap.marks_ns[-1] == world.time_ns + 3 * SECOND
 
 
 def test_a_relay_that_stood_still_marks_when_it_was_not_there(world: World) -> None:

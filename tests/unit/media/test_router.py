@@ -28,6 +28,8 @@ from media.tracks import TrackName
 from tests.support.relay import MS, SECOND, Client, Relay, rtp
 
 LEVEL_ID, STAMP_ID = 2, 3
+# VP8's descriptor, its frame tag and its start code, 320 x 240.
+KEYFRAME_BEGINS = b"\x10" + bytes([0x10, 0, 0]) + b"\x9d\x01\x2a" + b"\x40\x01\xf0\x00"
 
 
 @pytest.fixture(params=["python", "c"])
@@ -329,8 +331,7 @@ def test_a_keyframe_that_does_not_come_is_asked_for_again_and_one_that_comes_tha
                   and p.fmt == 1]  # fmt: skip
     assert stillness.is_broken
     assert len(asked) >= 2
-    keyframe = b"\x10" + bytes([0x10, 0, 0]) + b"\x9d\x01\x2a" + b"\x40\x01\xf0\x00"
-    relay.receive(relay.alice, rtp(19, payload=keyframe), 4000 * MS)
+    relay.receive(relay.alice, rtp(19, payload=KEYFRAME_BEGINS), 4000 * MS)
     relay.feedback.sample(relay.alice.leg, 4000 * MS)
     assert not stillness.is_broken
     assert stillness.freezes == 1
@@ -370,6 +371,34 @@ def test_what_a_silence_lost_is_not_reported_as_the_lines_loss(relay: Relay) -> 
     assert source.first_seq + source.advanced - 1 == 65_536 + 200, "the highest number is told"
     relay.receive(relay.alice, rtp(204, timestamp=90_000 * 12), 12 * SECOND)
     assert reported_losses(relay)[0] == (0.75, 3)
+
+
+def test_what_our_own_halt_lost_is_not_reported_as_the_lines_loss(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1, timestamp=90_000), SECOND)
+    relay.receive(relay.alice, rtp(41, timestamp=180_000), 2 * SECOND)
+    relay.feedback.forgive(relay.alice.leg)
+    assert reported_losses(relay) == [(0, 0)]
+    source = relay.alice.leg.sources[1111]
+    assert source.first_seq + source.advanced - 1 == 41, "the highest number is told"
+    relay.receive(relay.alice, rtp(45, timestamp=190_000), 2 * SECOND)
+    assert reported_losses(relay) == [(0.75, 3)]
+
+
+def test_a_report_that_reaches_back_into_a_silence_says_nothing_of_the_line(relay: Relay) -> None:
+    relay.receive(relay.alice, sound(1), 0)
+    bob, target = relay.bob.leg, relay.sound_to_bob
+    about = RtcpReceiverInfo(
+        ssrc=target.ssrc, fraction_lost=128, packets_lost=0, highest_sequence=0, jitter=0, lsr=0,
+        dlsr=0,
+    )  # fmt: skip
+    report = bytes(RtcpRrPacket(ssrc=1, reports=[about]))
+    relay.feedback.receive(bob, report, 2 * SECOND)
+    assert target.loss == 0.5
+    bob.downlink.excuse(12 * SECOND)
+    relay.feedback.receive(bob, report, 14 * SECOND)  # browsers report of sound this seldom
+    assert target.loss == 0
+    relay.feedback.receive(bob, report, 19 * SECOND)
+    assert target.loss == 0.5
 
 
 def test_sound_lost_in_a_short_silence_is_asked_for_all_the_same(relay: Relay) -> None:
@@ -477,6 +506,80 @@ def test_many_keyframe_requests_become_two_a_second(relay: Relay) -> None:
     relay.feedback.poll(10 * KEYFRAME_INTERVAL_NS)
     assert keyframe_requests(relay) == 0
     assert tap.marks == [MarkKind.KEYFRAME_REQUESTED] * 2
+
+
+def last_of_picture(packet: bytes) -> bytes:
+    return packet[:1] + bytes([packet[1] | 0x80]) + packet[2:]
+
+
+def picture(relay: Relay, seq: int, at_ms: int, *, packets: int, is_whole: bool = True) -> None:
+    """A keyframe of so many packets from `seq` on, all at this time."""
+    for number in range(packets):
+        payload = KEYFRAME_BEGINS if number == 0 else b"\x00more of it"
+        packet = rtp(seq + number, timestamp=90 * at_ms, payload=payload)
+        is_last = is_whole and number == packets - 1
+        relay.receive(relay.alice, last_of_picture(packet) if is_last else packet, at_ms * MS)
+
+
+def asked_until(relay: Relay, from_ms: int, to_ms: int) -> int:
+    """How often alice is asked for a keyframe from one time to the other."""
+    for at_ms in range(from_ms, to_ms, 10):
+        relay.feedback.poll(at_ms * MS)
+    return keyframe_requests(relay)
+
+
+def test_a_keyframe_that_came_meanwhile_is_not_asked_for_again(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.feedback.want_keyframe(relay.camera, 0)
+    relay.feedback.want_keyframe(relay.camera, 20 * MS)  # somebody else came in
+    assert keyframe_requests(relay) == 1
+    picture(relay, 2, 100, packets=4)
+    assert asked_until(relay, 100, 2000) == 0
+    assert not relay.camera.keyframe_due_ns
+
+
+def test_who_came_into_the_middle_of_a_keyframe_gets_another(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.feedback.want_keyframe(relay.camera, 0)
+    picture(relay, 2, 100, packets=2, is_whole=False)
+    relay.feedback.want_keyframe(relay.camera, 120 * MS)
+    relay.receive(relay.alice, last_of_picture(rtp(4, timestamp=9000)), 140 * MS)
+    assert keyframe_requests(relay) == 1
+    assert asked_until(relay, 150, 2000) == 1
+
+
+def test_a_keyframe_on_its_way_through_a_thin_line_is_not_followed_by_more(relay: Relay) -> None:
+    pli = build_pli(1, relay.to_bob.ssrc)
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.feedback.want_keyframe(relay.camera, 0)
+    picture(relay, 2, 300, packets=1, is_whole=False)
+    for at_ms in range(400, 2400, 100):  # a packet each, and bob is impatient
+        relay.receive(relay.alice, rtp(at_ms // 100 - 1, timestamp=27_000), at_ms * MS)
+        relay.feedback.receive(relay.bob.leg, pli, at_ms * MS)
+        for poll_ms in range(at_ms, at_ms + 100, 10):
+            relay.feedback.poll(poll_ms * MS)
+    assert keyframe_requests(relay) == 1
+    relay.receive(relay.alice, last_of_picture(rtp(23, timestamp=27_000)), 2400 * MS)
+    assert asked_until(relay, 2400, 4000) == 0
+    relay.feedback.receive(relay.bob.leg, pli, 4000 * MS)
+    assert asked_until(relay, 4000, 5000) == 1, "what it lost of it was not repaired"
+
+
+def test_a_keyframe_that_stops_half_way_is_asked_for_again(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.feedback.want_keyframe(relay.camera, 0)
+    picture(relay, 2, 300, packets=3, is_whole=False)
+    relay.feedback.want_keyframe(relay.camera, 310 * MS)
+    assert asked_until(relay, 310, 2000) == 2
+
+
+def test_what_was_asked_for_in_vain_is_asked_for_anew(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.feedback.want_keyframe(relay.camera, 0)
+    relay.feedback.want_keyframe(relay.camera, 10 * MS)
+    relay.feedback.ask_anew(relay.camera)
+    relay.feedback.poll(20 * MS)
+    assert keyframe_requests(relay) == 2
 
 
 def test_a_recorded_picture_can_be_sought_every_ten_seconds(relay: Relay) -> None:
