@@ -58,6 +58,8 @@ ALICE, BOB, NOBODY = (
 class _Tap:
     """A recorder's tap that counts, and knows no bounds of its own."""
 
+    intake = None
+
     def __init__(self) -> None:
         self.tracks = self.packets = self.reports = 0
 

@@ -35,6 +35,8 @@ enum { ERROR = -1, NOT_MINE = 0, DONE = 1 };
 /* As in media/router.py, rtp.py and srtp.py. */
 enum { HEADER_BYTES = 12, EXTENSION_HEAD_AT = 12, EXTENSION_HEAD_BYTES = 5, STAMP_BYTES = 3 };
 static const int64_t SECOND_NS = 1000000000;
+/* As in media/journal.py. */
+enum { RECORD_HEAD_BYTES = 12, CRC_BYTES = 4 };
 
 typedef int (*srtp_call)(void *context, void *packet, int *length);
 
@@ -50,6 +52,7 @@ typedef int (*srtp_call)(void *context, void *packet, int *length);
 #define PUBLICATION_SLOTS(S) \
     S(source) S(is_open) S(is_speaking) S(loud_packets) S(cache) S(cache_mask) S(targets) \
     S(translated) S(next_seq) S(next_timestamp) S(last_arrival_ns)
+#define INTAKE_SLOTS(S) S(accepted_bytes) S(is_open) S(limit_bytes) S(pending) S(tracks)
 #define SUBSCRIPTION_SLOTS(S) S(leg) S(seq_offset) S(ssrc) S(rtx_ssrc) S(packets) S(octets)
 #define SESSION_SLOTS(S) S(handle)
 
@@ -59,6 +62,7 @@ static struct { SOURCE_SLOTS(DECLARE) } source_at;
 static struct { PUBLICATION_SLOTS(DECLARE) } publication_at;
 static struct { SUBSCRIPTION_SLOTS(DECLARE) } subscription_at;
 static struct { SESSION_SLOTS(DECLARE) } session_at;
+static struct { INTAKE_SLOTS(DECLARE) } intake_at;
 
 /* Where instances of `type` keep `name`; -1 with an exception if that is no slot. */
 static Py_ssize_t slot_of(PyObject *type, const char *name)
@@ -83,34 +87,38 @@ static Py_ssize_t slot_of(PyObject *type, const char *name)
 #define LEARN_SUBSCRIPTION(name) \
     if ((subscription_at.name = slot_of(subscription, #name)) < 0) return -1;
 #define LEARN_SESSION(name) if ((session_at.name = slot_of(session, #name)) < 0) return -1;
+#define LEARN_INTAKE(name) if ((intake_at.name = slot_of(intake, #name)) < 0) return -1;
 
 static int learn(PyObject *leg, PyObject *source, PyObject *publication, PyObject *subscription,
-                 PyObject *session)
+                 PyObject *session, PyObject *intake)
 {
     LEG_SLOTS(LEARN_LEG)
     SOURCE_SLOTS(LEARN_SOURCE)
     PUBLICATION_SLOTS(LEARN_PUBLICATION)
     SUBSCRIPTION_SLOTS(LEARN_SUBSCRIPTION)
     SESSION_SLOTS(LEARN_SESSION)
+    INTAKE_SLOTS(LEARN_INTAKE)
     return 0;
 }
 
 /* Types that do not fit change nothing: lanes that live already go by what was learnt before. */
 static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
-                       PyObject *subscription, PyObject *session)
+                       PyObject *subscription, PyObject *session, PyObject *intake)
 {
     __typeof__(leg_at) leg_was = leg_at;
     __typeof__(source_at) source_was = source_at;
     __typeof__(publication_at) publication_was = publication_at;
     __typeof__(subscription_at) subscription_was = subscription_at;
     __typeof__(session_at) session_was = session_at;
-    if (learn(leg, source, publication, subscription, session) == 0)
+    __typeof__(intake_at) intake_was = intake_at;
+    if (learn(leg, source, publication, subscription, session, intake) == 0)
         return 0;
     leg_at = leg_was;
     source_at = source_was;
     publication_at = publication_was;
     subscription_at = subscription_was;
     session_at = session_was;
+    intake_at = intake_was;
     return -1;
 }
 
@@ -142,6 +150,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *router;      /* counts what could not be encrypted, and hears who speaks */
     PyObject *outbox;      /* its counter `posted` is ours while a batch is in work */
+    PyObject *intake;      /* the class of what taps keep packets in */
     srtp_call unprotect, protect;
     struct iovec *slots;   /* of the outbox: where a packet is built, and its length */
     uint8_t *names;        /* of the outbox: whom each goes to */
@@ -151,7 +160,7 @@ typedef struct {
     int is_ours;           /* `posted` is ahead of the outbox's */
 } Lane;
 
-static PyObject *NAME_posted, *NAME_flush, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
+static PyObject *NAME_posted, *NAME_flush, *NAME_intake, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
 
 static int take_over(Lane *lane)
 {
@@ -220,6 +229,36 @@ static int call(PyObject *object, PyObject *method, PyObject *first, int64_t sec
     Py_XDECREF(b);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* taps.Intake.put: 1 if the packet waits there now, 0 if this is another case, -1 on failure. */
+static int put_aside(PyObject *intake, int64_t track, PyObject *packet, int64_t arrival_ns)
+{
+    int64_t accepted = number(intake, intake_at.accepted_bytes) + PyBytes_GET_SIZE(packet)
+        + RECORD_HEAD_BYTES + CRC_BYTES;
+    if (AT(intake, intake_at.is_open) != Py_True || track >= number(intake, intake_at.tracks)
+        || accepted > number(intake, intake_at.limit_bytes))
+        return 0;
+    PyObject *kept = Py_BuildValue("LLO", (long long)track, (long long)arrival_ns, packet);
+    if (kept == NULL)
+        return -1;
+    int failed = PyList_Append(AT(intake, intake_at.pending), kept) < 0
+        || put(intake, intake_at.accepted_bytes, accepted) < 0;
+    Py_DECREF(kept);
+    return failed ? -1 : 1;
+}
+
+/* Step 3's second half: into the record, without a call where it can be. */
+static int keep_for_record(Lane *lane, PyObject *tap, int64_t track, PyObject *packet,
+                           int64_t arrival_ns)
+{
+    PyObject *intake = PyObject_GetAttr(tap, NAME_intake);
+    if (intake == NULL)
+        return -1;
+    int done = (PyObject *)Py_TYPE(intake) == lane->intake
+        ? put_aside(intake, track, packet, arrival_ns) : 0;
+    Py_DECREF(intake);
+    return done ? done : call(tap, NAME_rtp, packet, track, arrival_ns, 1);
 }
 
 /* Step 5 of the router: one rewritten, encrypted copy per receiver. */
@@ -310,7 +349,7 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
         return -1;
     int64_t track = number(source, source_at.track_index);
     PyObject *tap = AT(leg, leg_at.tap);
-    if (track >= 0 && tap != Py_None && call(tap, NAME_rtp, packet, track, arrival_ns, 1) < 0)
+    if (track >= 0 && tap != Py_None && keep_for_record(lane, tap, track, packet, arrival_ns) < 0)
         return -1;
 
     /* 4. Audio level is read, abs-send-time is rewritten. */
@@ -453,17 +492,18 @@ static int lane_init(Lane *lane, PyObject *arguments, PyObject *names)
 {
     static char *known[] = {"tables", "router", "outbox", "unprotect", "protect", "slots", "names",
                             "name_bytes", "slot_count", "audio_level_extension", "loud_level", NULL};
-    PyObject *leg, *source, *publication, *subscription, *session, *router, *outbox;
+    PyObject *leg, *source, *publication, *subscription, *session, *intake, *router, *outbox;
     unsigned long long unprotect, protect, slots, slot_names;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "(OOOOO)OOKKKKiiii", known, &leg, &source, &publication,
-            &subscription, &session, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
+            arguments, names, "(OOOOOO)OOKKKKiiii", known, &leg, &source, &publication,
+            &subscription, &session, &intake, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
             &lane->name_bytes, &lane->slot_count, &lane->audio_level_extension, &lane->loud_level))
         return -1;
-    if (learn_slots(leg, source, publication, subscription, session) < 0)
+    if (learn_slots(leg, source, publication, subscription, session, intake) < 0)
         return -1;
     Py_XSETREF(lane->router, Py_NewRef(router));
     Py_XSETREF(lane->outbox, Py_NewRef(outbox));
+    Py_XSETREF(lane->intake, Py_NewRef(intake));
     lane->unprotect = (srtp_call)(uintptr_t)unprotect;
     lane->protect = (srtp_call)(uintptr_t)protect;
     lane->slots = (struct iovec *)(uintptr_t)slots;
@@ -475,6 +515,7 @@ static int lane_traverse(Lane *lane, visitproc visit, void *arg)
 {
     Py_VISIT(lane->router);
     Py_VISIT(lane->outbox);
+    Py_VISIT(lane->intake);
     return 0;
 }
 
@@ -482,6 +523,7 @@ static int lane_clear(Lane *lane)
 {
     Py_CLEAR(lane->router);
     Py_CLEAR(lane->outbox);
+    Py_CLEAR(lane->intake);
     return 0;
 }
 
@@ -639,7 +681,7 @@ static PyObject *hand_over(PyObject *module, PyObject *const *arguments, Py_ssiz
 /* -- The journal's records ----------------------------------------------------------------------- */
 
 #ifdef __x86_64__
-enum { RECORD_HEAD_BYTES = 12, CRC_BYTES = 4, RTP_RECORD = 2 };
+enum { RTP_RECORD = 2 };
 
 /* The bytes of journal.encode_batch. In two passes, the first of which only adds up. */
 static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
@@ -711,6 +753,7 @@ PyMODINIT_FUNC PyInit__fastlane(void)
         return NULL;
     NAME_posted = PyUnicode_InternFromString("posted");
     NAME_flush = PyUnicode_InternFromString("flush");
+    NAME_intake = PyUnicode_InternFromString("intake");
     NAME_rtp = PyUnicode_InternFromString("rtp");
     NAME_hear = PyUnicode_InternFromString("hear");
     NAME_unprotectable = PyUnicode_InternFromString("unprotectable");

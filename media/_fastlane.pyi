@@ -7,13 +7,19 @@ from media.router import Router
 from media.socket import Address, Outbox
 from media.srtp import SrtpSession
 from media.tables import Leg, Publication, Source, Subscription
+from media.taps import Intake
 
 class Lane:
     def __init__(
         self,
         *,
         tables: tuple[
-            type[Leg], type[Source], type[Publication], type[Subscription], type[SrtpSession]
+            type[Leg],
+            type[Source],
+            type[Publication],
+            type[Subscription],
+            type[SrtpSession],
+            type[Intake],
         ],
         router: Router,
         outbox: Outbox,

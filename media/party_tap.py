@@ -19,7 +19,6 @@ from core.ids import ParticipantId
 from media import journal
 from media.disk import Disk
 from media.journal import (
-    ArrivedPacket,
     JournalHeader,
     LostPackets,
     MarkKind,
@@ -27,6 +26,7 @@ from media.journal import (
     TrackRecord,
 )
 from media.segment import Chunk, Segment
+from media.taps import Intake
 from media.tracks import CodecInfo, TrackName
 
 SYNC_EVERY_NS: Final = 400_000_000
@@ -105,10 +105,7 @@ class PartyTap:
         self._header = header
         self._earlier = earlier
         self._seed = header.crc_seed
-        # Packets, and encoded records of other kinds, on their way to the writer. `list.append` and
-        # slicing are atomic under the interpreter lock, so the loop takes no lock of ours.
-        self._pending: list[ArrivedPacket | bytes] = []
-        self._accepted_bytes = 0  # only the loop adds
+        self.intake = Intake(0)
         self._taken_bytes = 0  # only the writer adds
         self._tracks: list[_Track] = []
         self._closed = False
@@ -136,6 +133,7 @@ class PartyTap:
         self._unsure_packets = 0  # only the writer adds
         self.trouble: str | None = None
         self.oldest_waiting_ns: int | None = None
+        self._set_limit()
 
     @property
     def participant_id(self) -> ParticipantId:
@@ -153,6 +151,7 @@ class PartyTap:
             return journal.NO_TRACK
         described = TrackRecord(index, ssrc, name, codec)
         self._tracks.append(_Track(described))
+        self.intake.tracks = index + 1
         at_ns = self._recorder.monotonic_ns()
         self._append(journal.encode_track(self._seed, at_ns, described), at_ns)
         return index
@@ -163,8 +162,10 @@ class PartyTap:
         if not 0 <= track_index < len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
             # The relay must not fall over a caller's mistake, and the loss must be on the record.
             self._lose(arrival_ns)
-        elif self._has_room(size + journal.OVERHEAD_BYTES, arrival_ns):
-            self._pending.append((track_index, arrival_ns, packet))
+        elif not self.intake.put(track_index, packet, arrival_ns) and self._has_room(
+            size + journal.OVERHEAD_BYTES, arrival_ns
+        ):
+            self.intake.pending.append((track_index, arrival_ns, packet))
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
@@ -187,15 +188,16 @@ class PartyTap:
         self._closed = True
         if self._is_losing:
             self._tell_loss()
+        self.intake.is_open = False
 
     def _append(self, record: bytes, at_ns: int) -> None:
         if self._has_room(len(record), at_ns, packets=0):
-            self._pending.append(record)
+            self.intake.pending.append(record)
 
     @property
     def waiting_bytes(self) -> int:
         """What is held in memory because the disk has not taken it."""
-        return self._accepted_bytes - self._taken_bytes + self._carried_bytes
+        return self.intake.accepted_bytes - self._taken_bytes + self._carried_bytes
 
     def _has_room(self, size_bytes: int, at_ns: int, packets: int = 1) -> bool:
         """Whether one more record may wait; if so, it is counted as waiting."""
@@ -209,12 +211,13 @@ class PartyTap:
             return False
         if self._is_losing:
             self._tell_loss()
-        self._accepted_bytes += size_bytes
+        self.intake.accepted_bytes += size_bytes
         return True
 
     def _lose(self, at_ns: int, packets: int = 1) -> None:
         if not self._is_losing:
             self._is_losing, self._lost_from_ns = True, at_ns
+            self.intake.is_open = False
         self._lost_to_ns = at_ns
         self._lost_packets += packets
         self.lost_packets_total += packets
@@ -225,8 +228,9 @@ class PartyTap:
         )
         self._is_losing, self._lost_packets = False, 0
         record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
-        self._pending.append(record)
-        self._accepted_bytes += len(record)
+        self.intake.pending.append(record)
+        self.intake.accepted_bytes += len(record)
+        self.intake.is_open = True
 
     # --- the writer's side -----------------------------------------------------------------------
 
@@ -240,11 +244,12 @@ class PartyTap:
                 self.trouble = None
             if self._earlier:
                 self._earlier = tuple(leg for leg in self._earlier if not leg.is_over)
+                self._set_limit()
             if self.is_over or (self._segment is not None and self._segment.is_sealed):
                 return
             # Asked first: what the loop had left here before it ended the leg is written with it.
             is_ended = self._closed
-            if self.oldest_waiting_ns is None and (self._pending or self._carried):
+            if self.oldest_waiting_ns is None and (self.intake.pending or self._carried):
                 self.oldest_waiting_ns = now_ns
             self._take_pending()
             try:
@@ -294,12 +299,12 @@ class PartyTap:
 
     def _take_pending(self) -> None:
         """Turn what the loop has left here into one chunk of records."""
-        taken = self._pending[:]
+        taken = self.intake.pending[:]
         if not taken:
             return
         # First: what cannot be encoded now (there may be no memory for it) must wait, not vanish.
         data = journal.encode_batch(self._seed, taken)
-        del self._pending[: len(taken)]
+        del self.intake.pending[: len(taken)]
         packets, from_ns, to_ns = 0, 0, 0
         for item in taken:
             if not isinstance(item, bytes):
@@ -311,6 +316,11 @@ class PartyTap:
                 from_ns = from_ns or to_ns
         self._carry(Chunk(data, len(taken), packets, from_ns, to_ns))
         self._taken_bytes += len(data)
+
+    def _set_limit(self) -> None:
+        """What waits has changed. Beside earlier legs the sum has to be looked at each time."""
+        most_bytes = MAX_BUFFERED_BYTES + self._taken_bytes - self._carried_bytes
+        self.intake.limit_bytes = 0 if self._earlier else most_bytes
 
     def _carry(self, chunk: Chunk) -> None:
         self._carried.append(chunk)
@@ -353,6 +363,7 @@ class PartyTap:
             self._segment.append(chunk.data, chunk.records)
             self._segment.keep_for_repeat(self._carried.popleft(), MAX_BUFFERED_BYTES)
             self._carried_bytes -= len(chunk.data)
+        self._set_limit()
 
     def _book_ahead(self, segment: Segment, now_ns: int) -> None:
         was_short = segment.is_short
@@ -381,7 +392,7 @@ class PartyTap:
         )
 
     def has_waiting(self) -> bool:
-        return bool(self._pending)
+        return bool(self.intake.pending)
 
     def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
         """This segment is never written again; what the disk may not have goes to the next."""
@@ -401,6 +412,7 @@ class PartyTap:
             segment.give_back()
             if not segment.syncing:
                 segment.close()
+            self._set_limit()
         if self.trouble != cause:
             self.trouble = cause
             self._recorder.raise_alarm(self.participant_id, cause)
@@ -491,7 +503,7 @@ class PartyTap:
                 segment.given_up = True
                 if not segment.syncing:
                     segment.close()
-            waiting = sum(not isinstance(item, bytes) for item in self._pending)
+            waiting = sum(not isinstance(item, bytes) for item in self.intake.pending)
             return waiting + sum(chunk.packets for chunk in self._carried)
 
     @property

@@ -7,14 +7,56 @@ must be cheap, must never block and must never raise. A room without a recorder 
 from typing import Protocol
 
 from core.ids import ParticipantId
-from media.journal import MarkKind
+from media.journal import OVERHEAD_BYTES, ArrivedPacket, MarkKind
 from media.tracks import CodecInfo, TrackName
 
-__all__ = ["MarkKind", "PartyTap", "Recorder"]
+__all__ = ["Intake", "MarkKind", "PartyTap", "Recorder"]
+
+
+class Intake:
+    """Where packets wait for the writer, and how many bytes of them may.
+
+    The loop owns all but `limit_bytes`, which is the writer's: each changes only its own, and reads
+    the other's as it stands. `pending` also takes records that are encoded already. `list.append`
+    and slicing are atomic under the interpreter lock, so nobody takes a lock of ours.
+
+    `media/_fastlane.c` does what `put` does.
+    """
+
+    __slots__ = ("accepted_bytes", "is_open", "limit_bytes", "pending", "tracks")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.pending: list[ArrivedPacket | bytes] = []
+        self.accepted_bytes = 0
+        """All that was ever put here."""
+        self.limit_bytes = limit_bytes
+        """How much that may become as long as the writer takes nothing more."""
+        self.tracks = 0
+        """Track indices below this are known."""
+        self.is_open = True
+        """No packet is being lost, and the leg is not over."""
+
+    def put(self, track_index: int, packet: bytes, arrival_ns: int) -> bool:
+        """The usual case of `PartyTap.rtp`; False, and nothing done, if this is another."""
+        accepted_bytes = self.accepted_bytes + len(packet) + OVERHEAD_BYTES
+        if (
+            not self.is_open
+            or not 0 <= track_index < self.tracks
+            or accepted_bytes > self.limit_bytes
+        ):
+            return False
+        self.accepted_bytes = accepted_bytes
+        self.pending.append((track_index, arrival_ns, packet))
+        return True
 
 
 class PartyTap(Protocol):
     """The recording of one participant's one leg. Times are `CLOCK_MONOTONIC` nanoseconds."""
+
+    @property
+    def intake(self) -> Intake | None:
+        """Where the usual packet may be put instead of calling `rtp`; None: call it for each."""
+        ...
 
     def open_track(self, ssrc: int, name: TrackName, codec: CodecInfo) -> int:
         """The index under which packets of this SSRC arrive; asked again when the codec changes."""

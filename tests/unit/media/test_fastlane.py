@@ -12,6 +12,7 @@ from media.journal import ArrivedPacket
 from media.rtp import wrap_rtx
 from media.sdp import H264, OPUS, RTX_OF, VP8
 from media.tables import Publication, Source, Subscription
+from media.taps import Intake
 from tests.support.relay import MS, Relay, rtp
 
 pytestmark = pytest.mark.skipif(built_as() is None, reason="the lane in C is not built here")
@@ -38,6 +39,8 @@ class Both:
         self.python, self.c = Relay(), Relay(is_in_c=True)
         for relay in (self.python, self.c):
             relay.record()
+            relay.alice.tap.intake = Intake(limit_bytes=20_000)
+            relay.alice.tap.intake.tracks = 2
             chosen = random.Random(seed)
             for publication in (relay.camera, relay.microphone):
                 publication.next_seq = publication.sought_seq = chosen.randrange(0x10000)
@@ -64,7 +67,18 @@ class Both:
         for relay in (self.python, self.c):
             relay.camera.is_open = is_open
 
+    def set_intake(self, *, is_open: bool) -> None:
+        for intake in self.intakes():
+            intake.limit_bytes += 10_000
+            intake.is_open = is_open
+
+    def intakes(self) -> list[Intake]:
+        taps = (self.python.alice.tap, self.c.alice.tap)
+        return [tap.intake for tap in taps if tap.intake is not None]
+
     def compare(self) -> None:
+        in_python, in_c = ((i.pending, i.accepted_bytes) for i in self.intakes())
+        assert in_c == in_python
         assert self.tables(self.c) == self.tables(self.python)
         assert self.c.delivered(self.c.bob) == self.python.delivered(self.python.bob)
         assert self.c.alice.tap.packets == self.python.alice.tap.packets
@@ -122,7 +136,9 @@ def test_a_storm_of_packets_leaves_the_same_tables_and_copies(seed: int) -> None
             both.set_open(is_open=False)
         elif what < 0.14:
             both.set_open(is_open=True)
-        elif what < 0.16:
+        elif what < 0.15:
+            both.set_intake(is_open=chance.random() < 0.7)
+        elif what < 0.17:
             repairs += 1
             repair = wrap_rtx(
                 rtp(seq - 2, ssrc=ssrc, payload_type=codec.payload_type),
@@ -179,7 +195,7 @@ def test_a_table_without_the_expected_slot_is_refused_in_words() -> None:
     relay = Relay()
     with pytest.raises(TypeError, match="inbound"):
         _fastlane.Lane(
-            tables=(Loose, Source, Publication, Subscription, Loose),  # type: ignore[arg-type]
+            tables=(Loose, Source, Publication, Subscription, Loose, Loose),  # type: ignore[arg-type]
             router=relay.router,
             outbox=relay.outbox,
             unprotect=0,

@@ -247,6 +247,7 @@ async def test_a_full_buffer_drops_the_newest_and_says_how_many(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(party_tap, "MAX_BUFFERED_BYTES", 2000)
+    desk.tap._set_limit()
     desk.disk.write_error = errno.ENOSPC
     desk.send(200)
     lost = desk.recorder.status().lost_packets
@@ -380,7 +381,7 @@ async def test_a_packet_that_slips_in_while_the_recording_is_closed_begins_no_fi
     desk.tick()
     desk.recorder.close_now(patience_s=0)
     # The loop had found the tap open just before, and comes to its list just after.
-    desk.tap._pending.append((desk.track, desk.clock.monotonic_ns(), b"late"))
+    desk.tap.intake.pending.append((desk.track, desk.clock.monotonic_ns(), b"late"))
     desk.tick(2000)
     (only,) = journal.journals_in(desk.directory)
     assert manifest.recover(desk.directory, patience_s=0).journals[0].path == only.name
