@@ -44,6 +44,8 @@ class Both:
             chosen = random.Random(seed)
             for publication in (relay.camera, relay.microphone):
                 publication.next_seq = publication.sought_seq = chosen.randrange(0x10000)
+                publication.keyframe_from_seq = publication.next_seq
+                publication.keyframe_missed_seq = publication.next_seq
                 publication.next_timestamp = chosen.randrange(1 << 32)
             for subscription in (relay.to_bob, relay.sound_to_bob):
                 del relay.bob.leg.subscriptions[subscription.ssrc]
