@@ -358,9 +358,11 @@ class Downlink:
         """A measured round trip; the part that is our client's queue towards us is not ours."""
         self.queue_ms = max(0.0, self._shortest.beyond(round_trip_ms, now_ns) - uplink_queue_ms)
 
-    def excuse(self, until_ns: int) -> None:
-        """Until then its losses and round trips tell of a silence, or of a halt of ours."""
+    def excuse(self, now_ns: int, until_ns: int) -> None:
+        """Until then its losses and round trips tell of a silence, or of a halt of ours. What the
+        client said before is the best that is known until it speaks again."""
         self._excused_until_ns = until_ns
+        self._estimate_at_ns = now_ns
 
     def is_excused(self, now_ns: int) -> bool:
         return now_ns < self._excused_until_ns

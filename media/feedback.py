@@ -194,7 +194,11 @@ class Feedback:
 
     def _keyframe_for(self, leg: Leg, ssrc: int, now_ns: int) -> None:
         target = leg.subscriptions.get(ssrc)
-        if target is not None:
+        if target is None:
+            return
+        if target.is_resumed:
+            target.is_resumed = False  # it saw the numbers jump; the keyframe is asked for already
+        else:
             target.publication.keyframe_missed_seq = target.publication.next_seq
             self._request(target.publication, now_ns)
 
@@ -322,13 +326,13 @@ class Feedback:
             return
         retry_ns = max(NACK_RETRY_NS, source.leg.round_trip_ns * 5 // 4)
         ask: list[int] = []
+        given_up: list[int] = []
         for seq, hole in list(source.holes.items()):
             seen_ns, asked_ns, tries = hole
             if now_ns - seen_ns > NACK_GIVE_UP_NS or tries >= NACK_TRIES:
                 del source.holes[seq]
                 source.unrecovered += 1
-                # The recording as well as every receiver is stuck until the next whole picture.
-                self.want_keyframe(publication, now_ns)
+                given_up.append((seq + source.seq_offset) & 0xFFFF)
             elif (
                 source.nack_budget > 0
                 and now_ns - seen_ns >= NACK_PATIENCE_NS
@@ -337,9 +341,22 @@ class Feedback:
                 hole[1], hole[2] = now_ns, tries + 1
                 source.nack_budget -= 1
                 ask.append(seq)
+        if given_up and publication.name.kind == "video":
+            self._give_up(source, given_up, now_ns)
         if ask and source.has_nack:
             # Sorted as plain numbers: the encoding packs neighbours and knows no wrap-around.
             self._send_rtcp(source.leg, build_nack(source.leg.local_ssrc, source.ssrc, sorted(ask)))
+
+    def _give_up(self, source: Source, numbers: list[int], now_ns: int) -> None:
+        """The recording as well as every receiver is stuck until the next whole picture, unless it
+        has come meanwhile."""
+        newest = _newest_keyframe(source.publication)
+        if newest is not None:
+            overtaken = sum((newest.first_seq - seq) & 0xFFFF < 0x8000 for seq in numbers)
+            source.overtaken += overtaken
+            if overtaken == len(numbers):
+                return
+        self.want_keyframe(source.publication, now_ns)
 
     def _keep_seekable(self, source: Source, now_ns: int) -> None:
         """A reviewer's seek lands on a keyframe; without asking, Chromium sends one in minutes."""
@@ -381,7 +398,7 @@ class Feedback:
         stillness.look(
             now_ns,
             stream=source.ssrc,
-            unrecovered=source.unrecovered,
+            unrecovered=source.unrecovered - source.overtaken,
             last_arrival_ns=publication.last_arrival_ns,
             has_keyframe=has_keyframe,
         )

@@ -535,7 +535,7 @@ class Peer:
         lines would be called poor, and their pages send one picture a second for ten seconds."""
         listeners = (s.leg for p in self.published.values() for s in p.subscriptions)
         for leg in (self.leg, *listeners):
-            leg.downlink.excuse(now_ns + EXCUSED_NS)
+            leg.downlink.excuse(now_ns, now_ns + EXCUSED_NS)
 
     def _is_drowning_us(self, now_ns: int) -> bool:
         """Whether this leg has brought so much that it was closed: it would fill the disk and
@@ -850,6 +850,7 @@ def _resume(subscription: Subscription) -> None:
         subscription.seq_offset = (first - publication.next_seq) & 0xFFFF
         subscription.floor = publication.next_seq  # what it missed meanwhile it is not owed
     subscription.paused_seq = -1
+    subscription.is_resumed = True
 
 
 def _retire(subscription: Subscription) -> None:

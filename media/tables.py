@@ -223,6 +223,7 @@ class Source:
         "leg",
         "nack_budget",
         "next_seq",
+        "overtaken",
         "payload_type",
         "publication",
         "received",
@@ -262,6 +263,7 @@ class Source:
         self.received = 0
         self.recovered = 0  # came by retransmission
         self.unrecovered = 0  # given up
+        self.overtaken = 0  # of these, pictures that a keyframe had already replaced
         self.advanced_reported = 0
         self.received_reported = 0
         self.received_sampled = 0
@@ -285,6 +287,7 @@ class Subscription:
     __slots__ = (
         "floor",
         "has_nack",
+        "is_resumed",
         "is_started",
         "is_wanted",
         "leg",
@@ -332,6 +335,7 @@ class Subscription:
         # the publication's last packet before; -1 while it flows.
         self.paused_seq = -1
         self.paused_at_ns = 0
+        self.is_resumed = False  # after a pause, and its receiver has not said yet that it saw it
         self.packets = 0
         self.octets = 0
         self.resent = 0

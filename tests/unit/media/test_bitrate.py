@@ -237,11 +237,19 @@ def test_what_a_halt_lost_does_not_hold_the_picture_back() -> None:
 def test_losses_of_a_silence_are_excused_and_later_ones_are_not() -> None:
     downlink = Downlink()
     watch(downlink, range(1, 6), sent_bps=1_000_000)
-    downlink.excuse(9 * SECOND)
+    downlink.excuse(6 * SECOND, 9 * SECOND)
     watch(downlink, range(6, 9), sent_bps=1_000_000, loss=0.95)
     assert downlink.limit_bps(8 * SECOND) == VIDEO_CAP_BPS
     watch(downlink, range(9, 10), sent_bps=1_000_000, loss=0.95)
     assert downlink.limit_bps(9 * SECOND) < 1_000_000
+
+
+def test_what_a_client_said_before_a_silence_holds_until_it_speaks_again() -> None:
+    downlink = Downlink()
+    downlink.estimated(300_000, 5 * SECOND)
+    assert downlink.limit_bps(18 * SECOND) > 300_000, "it has not been heard of for long"
+    downlink.excuse(18 * SECOND, 21 * SECOND)
+    assert downlink.limit_bps(19 * SECOND) == 300_000
 
 
 def test_repairs_fit_in_beside_the_picture() -> None:

@@ -394,7 +394,7 @@ def test_a_report_that_reaches_back_into_a_silence_says_nothing_of_the_line(rela
     report = bytes(RtcpRrPacket(ssrc=1, reports=[about]))
     relay.feedback.receive(bob, report, 2 * SECOND)
     assert target.loss == 0.5
-    bob.downlink.excuse(12 * SECOND)
+    bob.downlink.excuse(9 * SECOND, 12 * SECOND)
     relay.feedback.receive(bob, report, 14 * SECOND)  # browsers report of sound this seldom
     assert target.loss == 0
     relay.feedback.receive(bob, report, 19 * SECOND)
@@ -571,6 +571,30 @@ def test_a_keyframe_that_stops_half_way_is_asked_for_again(relay: Relay) -> None
     picture(relay, 2, 300, packets=3, is_whole=False)
     relay.feedback.want_keyframe(relay.camera, 310 * MS)
     assert asked_until(relay, 310, 2000) == 2
+
+
+def test_who_sees_the_numbers_jump_after_a_pause_need_not_be_given_another(relay: Relay) -> None:
+    pli = build_pli(1, relay.to_bob.ssrc)
+    relay.receive(relay.alice, rtp(1), 0)
+    relay.to_bob.is_resumed = True
+    relay.feedback.want_keyframe(relay.camera, 0)
+    picture(relay, 2, 100, packets=4)
+    relay.feedback.receive(relay.bob.leg, pli, 130 * MS)
+    assert asked_until(relay, 130, 2000) == 1
+    relay.feedback.receive(relay.bob.leg, pli, 2000 * MS)
+    assert asked_until(relay, 2000, 2600) == 1, "that keyframe did not reach it whole"
+
+
+def test_a_hole_before_a_keyframe_that_has_come_costs_no_other(relay: Relay) -> None:
+    relay.receive(relay.alice, rtp(1), MS)
+    relay.receive(relay.alice, rtp(3), MS)
+    relay.feedback.sample(relay.alice.leg, 2 * MS)
+    picture(relay, 4, 300, packets=3)
+    relay.feedback.sample(relay.alice.leg, 350 * MS)
+    assert asked_until(relay, 400, 1100) == 0
+    relay.feedback.sample(relay.alice.leg, 1100 * MS)
+    assert relay.alice.leg.sources[1111].unrecovered == 1
+    assert not relay.camera.stillness.is_broken
 
 
 def test_what_was_asked_for_in_vain_is_asked_for_anew(relay: Relay) -> None:
