@@ -165,7 +165,7 @@ def recording_verify(
         typer.echo(f"signed by {result.signed_by}" if result.signed_by else "not signed")
         if is_erased:
             typer.echo("deleted by the rules: certificate.json says when, and by whose word")
-    if result.problems:
+    if any(problem.code != manifest.RESTORED for problem in result.problems):
         raise typer.Exit(1)
 
 
@@ -204,20 +204,40 @@ def _verify_chain(recordings: Path, *, as_json: bool) -> None:
 
 
 @recording.command("recover")
-def recording_recover(directory: Directory) -> None:
+def recording_recover(
+    directory: Directory,
+    leaving_out: Annotated[
+        bool,
+        typer.Option(
+            "--leaving-out", help="Name in the manifest, for ever, what the disk does not give."
+        ),
+    ] = False,
+) -> None:
     """Cut torn tails, seal, write the manifest: what a restart does by itself. Idempotent."""
     from media import manifest
     from media.chain import Chain
+    from media.journal import JournalUnreadable
     from media.signing import Signer
 
     house = settings()
     # A recording that stands elsewhere, a copy for instance, is none of the house's chain.
     is_ours = directory.resolve().parent == house.recordings_dir.resolve()
-    book = manifest.recover(
-        directory,
-        signer=Signer.at(house.signing_key_file),
-        succession=Chain(directory.resolve().parent) if is_ours else None,
-    )
+    try:
+        book = manifest.recover(
+            directory,
+            signer=Signer.at(house.signing_key_file),
+            succession=Chain(directory.resolve().parent) if is_ours else None,
+            leaving_out=leaving_out,
+        )
+    except JournalUnreadable as refused:
+        typer.echo(refused.message, err=True)
+        typer.echo("Restore it from a copy, or close the book --leaving-out that.", err=True)
+        raise typer.Exit(1) from refused
+    for entry in book.journals:
+        for stretch in entry.unread:
+            typer.echo(f"{entry.path}: left out {stretch.words}")
+    for name in book.unreadable:
+        typer.echo(f"{name}: left out")
     typer.echo(f"sealed: {len(book.journals)} journals")
 
 
@@ -263,7 +283,9 @@ def recording_recompose(
     """Make the playable files again from the journals, apart from the ones in use."""
     from media.mux import mux
 
-    result = mux(directory, out)
+    result = mux(directory, out, leaving_out=True)
+    for words in result.unread:
+        typer.echo(f"left out: {words}", err=True)
     for file in result.files:
         typer.echo(f"{out / file.path}  {file.duration_ms / 1000:.1f} s  {file.label}")
 

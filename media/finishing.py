@@ -29,6 +29,7 @@ from media import ffmpeg as runner
 from media import manifest, mux
 from media.chain import Chain
 from media.ffmpeg import Limits
+from media.journal import JournalUnreadable
 from media.mux import MuxedFile, MuxResult
 from media.signing import Signer
 from media.speech import Listener
@@ -71,6 +72,8 @@ class Job:
     """Empty: the book is closed without a signature."""
     is_chained: bool = False
     """Whether the book follows those of its neighbours, as a house's does."""
+    leaves_out: bool = False
+    """Whether to do without what the disk does not give, and to name it: not at the first try."""
 
     @classmethod
     def decode(cls, text: str) -> "Job":
@@ -100,6 +103,7 @@ def _labour(step: Step, job: Job, tell: Tell) -> dict[str, Any]:
                 patience_s=SEAL_PATIENCE_S,
                 signer=Signer.at(Path(job.signing_key)) if job.signing_key else None,
                 succession=Chain(Path(job.recording).parent) if job.is_chained else None,
+                leaving_out=job.leaves_out,
             )
             return {"journals": len(book.journals), "sealed_by": book.sealed_by}
         case Step.MUX:
@@ -169,17 +173,31 @@ def _silent(_percent: int) -> None:
     """For work whose progress is not this step's."""
 
 
-def _files(job: Job, tell: Tell) -> MuxResult:
-    """The muxed files: those already there if they are complete, else new ones."""
+def _files(job: Job, tell: Tell, *, hoping: bool = False) -> MuxResult:
+    """The muxed files: those already there if they are complete, else new ones. `hoping`: and if
+    nothing had to be left out of them, for it may be there again."""
     work = Path(job.work)
     existing = mux.read_result(work)
-    if existing is not None and all(_is_whole(work, file) for file in existing.files):
+    if (
+        existing is not None
+        and all(_is_whole(work, file) for file in existing.files)
+        and not (hoping and existing.unread)
+    ):
         return existing
     return mux.mux(
         Path(job.recording),
         work,
         lambda done, total: tell(done * 100 // max(total, 1)),
         with_speech=False,  # VERIFY decodes the sound anyway
+        leaving_out=job.leaves_out or _was_left_out(job),
+    )
+
+
+def _was_left_out(job: Job) -> bool:
+    """Whether the book was closed over a disk that did not give everything."""
+    book = manifest.read_manifest(Path(job.recording))
+    return book is not None and (
+        bool(book.unreadable) or any(entry.unread for entry in book.journals)
     )
 
 
@@ -190,7 +208,7 @@ def _is_whole(work: Path, file: MuxedFile) -> bool:
 
 def _playable(job: Job, tell: Tell) -> MuxResult:
     """The muxed files; each opens, seeks and plays at both ends. Raises `NotVerified`."""
-    result = _files(job, tell)
+    result = _files(job, tell, hoping=True)
     for file in result.files:
         _has_length(file, runner.glance(Path(job.work) / file.path))
     return result
@@ -209,6 +227,8 @@ def _verified(job: Job, tell: Tell) -> MuxResult:
     found = manifest.verify(Path(job.recording))
     if not found.is_intact:
         words = "; ".join(f"{problem.path}: {problem.words}" for problem in found.problems[:5])
+        if all(problem.code == "disk" for problem in found.changes):
+            raise JournalUnreadable(words)
         raise NotVerified(f"The journals have changed since they were sealed. {words}")
     result = _files(job, _silent)
     problems = list(result.problems)

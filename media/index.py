@@ -115,6 +115,7 @@ class Leg:
     tracks: dict[int, TrackIndex] = field(default_factory=dict)
     marks: list[tuple[int, int, Mark]] = field(default_factory=list)  # timeline ns, track, mark
     lost: list[tuple[int, int]] = field(default_factory=list)  # timeline ns from, to
+    unread: list[tuple[int, int]] = field(default_factory=list)  # the same, where a disk gave none
 
 
 def index_leg(number: int, readers: list[JournalReader]) -> Leg:
@@ -126,6 +127,12 @@ def index_leg(number: int, readers: list[JournalReader]) -> Leg:
             _index_segment(leg, reader, base)
         for track in leg.tracks.values():
             track.sort()
+    for reader in readers:
+        t0_ns = reader.header.t0_mono_ns
+        for before_ns, after_ns in scan.unread_times(reader):
+            if after_ns is not None:
+                leg.unread.append((max(0, (before_ns or t0_ns) - t0_ns), after_ns - t0_ns))
+    leg.lost += leg.unread
     leg.marks = sorted(set(leg.marks), key=lambda mark: mark[0])
     return leg
 

@@ -25,7 +25,7 @@ def inspect(directory: Path) -> dict[str, Any]:
     described = []
     for path in journal.journals_in(directory):
         try:
-            with journal.open_journal(path) as reader:
+            with journal.open_journal(path, leaving_out=True) as reader:
                 described.append(_describe(path, reader))
         except (JournalDamaged, JournalUnreadable) as problem:
             described.append({"path": path.name, "error": problem.message})
@@ -55,6 +55,7 @@ def inspect_text(directory: Path) -> str:
             f"{item['first_ms']}–{item['last_ms']} ms, {item['sealed'] or 'open'}, "
             f"damaged {item['damaged_bytes']}, torn {item['torn_bytes']}"
         )
+        lines += [f"    the disk does not give {words}" for words in item["unread"]]
         for track in item["tracks"]:
             lines.append(
                 f"    {track['index']:3d} {track['name']} {track['mime']}: "
@@ -81,6 +82,7 @@ def _describe(path: Path, reader: JournalReader) -> dict[str, Any]:
         "sealed": None if walk.seal is None else walk.seal.reason.value,
         "damaged_bytes": reader.damaged_bytes,
         "torn_bytes": reader.torn_bytes,
+        "unread": [found.words for found in manifest.unread_in(reader)],
         "tracks": [
             {
                 "index": track.index,

@@ -33,6 +33,7 @@ from core.settings import Settings
 from media import journal, manifest
 from media.ffmpeg import Limits, ffmpeg_path
 from media.finishing import Job, Step
+from media.journal import JournalUnreadable
 from media.model import FileKind, Recording, RecordingFile, RecordingState
 from media.mux import MuxedFile, MuxResult
 from media.warm import WarmParent
@@ -47,6 +48,7 @@ COMPLETE: Final[tuple[str, ...]] = (Step.VERIFY.value, Step.POSTER.value, Step.C
 RETRY_AFTER_S: Final = (2.0, 10.0)
 """So a step is tried three times: long enough for a machine short of memory to find some."""
 LONGEST_TALK_S: Final = 86_400.0
+_UNREADABLE: Final = JournalUnreadable.code
 _MAY_PASS: Final = frozenset(
     {
         "step_crashed",
@@ -54,8 +56,12 @@ _MAY_PASS: Final = frozenset(
         "machine_refused",
         "ffmpeg_failed",
         "recording_busy",
-        "journal_unreadable",
+        _UNREADABLE,
     }
+)
+_INCOMPLETE: Final = (
+    "The disk does not give back a part of what was recorded. All the rest can be watched, and "
+    "the gaps say what is missing. If there is a copy, put it in place and try again."
 )
 _NOT_NEEDED_BY_OTHERS: Final = frozenset({Step.POSTER})
 _OVER: Final = frozenset({RecordingState.READY, RecordingState.EXPIRED})
@@ -198,6 +204,8 @@ class _Running:
                     self._tell("recording_step_again", failure)
                     await asyncio.sleep(retry_after_s[self.attempt - 1])
                     self.attempt += 1
+                    if failure.code == _UNREADABLE and self.attempt > len(retry_after_s):
+                        self.job = replace(self.job, leaves_out=True)
                     continue
                 self._tell("recording_step_quarantined", failure)
                 self.quarantined = self.quarantined or (self.step, failure)
@@ -211,6 +219,11 @@ class _Running:
         is_whole = self.quarantined is None
         await _keep(self.house, self.recording_id, self.step, self.job, result, is_whole=is_whole)
         log.info("recording_step_done", recording_id=self.recording_id, step=self.step.value)
+        if self.step is Step.VERIFY and result.get("unread"):
+            # Everything else may be made; what is missing may yet be found in a copy.
+            failure = StepFailed(_UNREADABLE, _INCOMPLETE, result["unread"])
+            self._tell("recording_step_quarantined", failure)
+            self.quarantined = self.quarantined or (self.step, failure)
         await self._next()
 
     async def _next(self) -> None:
@@ -514,7 +527,7 @@ async def _in_child(running: _Running) -> None:
     if code == -signal.SIGBUS:
         # A file that is read through memory, and a disk that does not give a piece of it.
         step = running.step.value
-        raise StepFailed("journal_unreadable", f"The disk cannot read a file ({step}).", words)
+        raise StepFailed(_UNREADABLE, f"The disk cannot read a file ({step}).", words)
     if code != 0 or last.get("step") != last_step or "done" not in last:
         how = f"signal {-code}" if code < 0 else f"exit {code}"
         raise StepFailed("step_crashed", f"This step was ended by the system ({how}).", words)

@@ -23,7 +23,9 @@ import google_crc32c
 
 from core.errors import Malformed, Unavailable
 from core.ids import ParticipantId, SessionId
+from media import unread
 from media.tracks import CodecInfo, TrackName
+from media.unread import Stretch
 
 SUFFIX: Final = ".rrj"
 MAGIC: Final = b"\x89RRJ\r\n\x1a\n"
@@ -420,11 +422,15 @@ class JournalReader:
     Walking never raises for damaged records: it skips to the next one whose checksum holds and
     counts what it skipped in `damaged_bytes` (and where, in `damage`). What follows the last valid
     record is the torn tail: `valid_end` is where it begins. Both are complete after one full walk.
+    `unread`: where `data` has zeros because the disk does not give what stands there.
     """
 
-    def __init__(self, path: Path, data: bytes | mmap.mmap) -> None:
+    def __init__(
+        self, path: Path, data: bytes | mmap.mmap, unread: tuple[Stretch, ...] = ()
+    ) -> None:
         self.path = path
         self.data = data
+        self.unread = unread
         self.header, self.start = parse_header(data)
         self.valid_end = self.start
         self.size_bytes = len(data)
@@ -467,35 +473,34 @@ def read_header(path: Path) -> JournalHeader:
 
 
 @contextmanager
-def open_journal(path: Path) -> Iterator[JournalReader]:
+def open_journal(path: Path, *, leaving_out: bool = False) -> Iterator[JournalReader]:
     """Map the file for reading, after it was read once: what the disk refuses to give ends in words
     there, and in a mapping in SIGBUS. Not for a room's process, where even the rest of that chance
     is too much: `read_header`.
 
     Raises `JournalDamaged` if the header cannot be trusted, `JournalUnreadable`, and `OSError` for
-    a file that is not there.
+    a file that is not there. `leaving_out`: read what the disk does give; the reader's `unread`
+    says what it does not. Then `JournalUnreadable` means that the header is gone.
     """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             raise JournalDamaged("The journal is empty.")
-        _read_through(file.fileno(), path.name)
+        refused = unread.refused(file.fileno())
+        words = f"The disk does not give {path.name} back: {refused.why}."
+        if refused.stretches and not leaving_out:
+            raise JournalUnreadable(words)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield JournalReader(path, data)
+            unread.blank(data, refused.stretches)
+            try:
+                reader = JournalReader(path, data, refused.stretches)
+            except JournalDamaged as damaged:
+                if refused.stretches:
+                    raise JournalUnreadable(words) from damaged
+                raise
+            yield reader
 
 
 _LONGEST_HEADER_BYTES: Final = _PREAMBLE.size + 0xFFFF + _CRC.size
-_READ_BYTES: Final = 256 * 1024
-
-
-def _read_through(fd: int, name: str) -> None:
-    """Have the disk give all of it, once (0.14 s for a GiB that is in memory)."""
-    buffer, offset = bytearray(_READ_BYTES), 0
-    try:
-        while got := os.preadv(fd, [buffer], offset):
-            offset += got
-    except OSError as problem:
-        why = os.strerror(problem.errno or 0)
-        raise JournalUnreadable(f"The disk does not give {name} back: {why}.") from problem
 
 
 _HIGHEST_TYPE: Final = max(RecordType)

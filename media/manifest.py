@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,15 +25,17 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives import hashes
 
 from core.errors import Conflict, Malformed, NotFound
-from media import journal, scan, signing
+from media import journal, scan, signing, unread
 from media.journal import (
     JournalDamaged,
+    JournalReader,
     JournalUnreadable,
     RecordType,
     Seal,
     SealReason,
 )
 from media.signing import Signature, Signer
+from media.unread import Stretch
 
 FILE_NAME: Final = "manifest.json"
 FORMAT: Final = "reception-recording"
@@ -42,6 +44,8 @@ _LOCK_NAME: Final = "recording.lock"
 FINISHING_LOCK: Final = "finishing.lock"
 """Held by whoever makes the files (media/jobs.py), longer than the book takes to close."""
 _CHUNK_BYTES: Final = 1024 * 1024
+RESTORED: Final = "restored"
+"""`Problem.code` of what is none any more: unread when the book was closed, and proven since."""
 
 
 class RecordingBusy(Conflict):
@@ -64,8 +68,27 @@ class SealedBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """What the disk did not give of a journal when its book was closed: from which byte to before
+    which one, and when on the session's timeline the records before and after it were made (None:
+    there is none)."""
+
+    start: int
+    end: int
+    from_ms: int | None
+    to_ms: int | None
+
+    @property
+    def words(self) -> str:
+        """Where it lies, for people."""
+        times = ("…" if ms is None else f"{ms / 1000:.1f}" for ms in (self.from_ms, self.to_ms))
+        return f"bytes {self.start}–{self.end} ({'–'.join(times)} s)"
+
+
+@dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One journal as the manifest vouches for it. Times are on the session's timeline."""
+    """One journal as the manifest vouches for it. Times are on the session's timeline. The digests
+    are over the file with zeros for what is `unread`."""
 
     path: str
     participant_id: str
@@ -81,6 +104,12 @@ class JournalEntry:
     damaged_bytes: int
     sha256: str
     sm3: str
+    unread: tuple[Unread, ...] = ()
+    """Not in manifests of earlier days, which were not written where a disk gave not everything."""
+
+    @property
+    def blanks(self) -> tuple[Stretch, ...]:
+        return tuple((stretch.start, stretch.end) for stretch in self.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +124,7 @@ class Manifest:
     duration_ms: int
     journals: tuple[JournalEntry, ...]
     unreadable: tuple[str, ...]
-    """Journals whose header cannot be trusted: kept, never used."""
+    """Journals whose header cannot be trusted, or read: kept, never used."""
     previous_sha256: str | None
     """The manifest that the house closed before this one (media/chain.py); None for the first, and
     for a book that was closed outside of any house."""
@@ -123,8 +152,16 @@ class Verification:
     def is_intact(self) -> bool:
         """Whether nothing that was sealed has changed. A journal that was never readable (its
         writer died while making it) is told of, but is no change; nor is a hole that a power cut
-        has left in front of what the disk did keep."""
-        return all(problem.code in ("unreadable", "damaged") for problem in self.problems)
+        has left in front of what the disk did keep, nor what the disk did not give then."""
+        return not self.changes
+
+    @property
+    def changes(self) -> tuple[Problem, ...]:
+        """The problems for which it is not intact."""
+        return tuple(problem for problem in self.problems if problem.code not in _NO_CHANGE)
+
+
+_NO_CHANGE: Final = ("unreadable", "damaged", "unread", RESTORED)
 
 
 class Succession(Protocol):
@@ -142,15 +179,18 @@ def close_book(
     sealed_at: datetime,
     signer: Signer | None = None,
     succession: Succession | None = None,
+    leaving_out: bool = False,
 ) -> Manifest:
     """Seal, hash, write the manifest, sign it. The caller holds the directory's lock.
 
     An existing manifest is returned as it is: a finished recording is never changed; at most it
-    gets the signature that it has not got yet. Raises `OSError`.
+    gets the signature that it has not got yet. `leaving_out`: what the disk does not give is named
+    in the manifest, for ever; for whoever has tried without before. Raises `JournalUnreadable`,
+    `OSError`.
     """
     book = read_manifest(directory)
     if book is None:
-        book = _write_book(directory, sealed_at, succession)
+        book = _write_book(directory, sealed_at, succession, leaving_out=leaving_out)
     else:
         sync_directory(directory)  # whoever wrote it may have died before its name was on disk
     if signer is not None and not (directory / signing.FILE_NAME).exists():
@@ -159,7 +199,9 @@ def close_book(
     return book
 
 
-def _write_book(directory: Path, sealed_at: datetime, succession: Succession | None) -> Manifest:
+def _write_book(
+    directory: Path, sealed_at: datetime, succession: Succession | None, *, leaving_out: bool
+) -> Manifest:
     unreadable: list[str] = []
     session_id = ""
     t0_wall_ns = 0
@@ -168,9 +210,9 @@ def _write_book(directory: Path, sealed_at: datetime, succession: Succession | N
     for path in journal.journals_in(directory):
         try:
             _settle(path)
-            _seal_if_open(path)
+            _seal_if_open(path, leaving_out=leaving_out)
             _give_back(path)
-            with journal.open_journal(path) as reader:
+            with journal.open_journal(path, leaving_out=leaving_out) as reader:
                 seal = scan.final_seal(reader)
                 if seal is None or seal.reason is SealReason.RECOVERED:
                     by = SealedBy.RECOVERY
@@ -182,9 +224,14 @@ def _write_book(directory: Path, sealed_at: datetime, succession: Succession | N
             # destroyed: nothing can be read from it, and nothing is thrown away.
             unreadable.append(path.name)
             by = SealedBy.RECOVERY
+        except JournalUnreadable:
+            if not leaving_out:
+                raise
+            unreadable.append(path.name)
+            by = SealedBy.RECOVERY
     # Reading and hashing leave the interpreter free: what takes long takes every processor.
     with ThreadPoolExecutor(max(1, min(len(closed), os.cpu_count() or 1))) as readers:
-        entries = list(readers.map(_entry, closed))
+        entries = list(readers.map(lambda path: _entry(path, leaving_out=leaving_out), closed))
     # The names of the journals, too: their writer may have died before it had them synced.
     sync_directory(directory)
     book = Manifest(
@@ -221,12 +268,14 @@ def recover(
     patience_s: float = 10.0,
     signer: Signer | None = None,
     succession: Succession | None = None,
+    leaving_out: bool = False,
 ) -> Manifest:
     """Close the book of a recording, and first mend it if its writer died: cut torn tails, seal.
     Idempotent.
 
     Several may try at once: one works, the others wait and read its result. Raises `RecordingBusy`
-    if the lock is not free in time (the recording is live), `RecordingMissing`, or `OSError`.
+    if the lock is not free in time (the recording is live), `RecordingMissing`, or what
+    `close_book` does, for which `leaving_out` is.
     """
     if not directory.is_dir():
         raise RecordingMissing("There is no recording in this place.")
@@ -234,7 +283,11 @@ def recover(
         if read_manifest(directory) is None and not journal.journals_in(directory):
             raise RecordingMissing("There is no recording in this place.")
         return close_book(
-            directory, sealed_at=datetime.now(UTC), signer=signer, succession=succession
+            directory,
+            sealed_at=datetime.now(UTC),
+            signer=signer,
+            succession=succession,
+            leaving_out=leaving_out,
         )
 
 
@@ -266,7 +319,8 @@ def verify(directory: Path) -> Verification:
                 Problem(path.name, "not_in_manifest", "This journal is not in the manifest.")
             )
     for name in book.unreadable:
-        problems.append(Problem(name, "unreadable", "This journal's header cannot be trusted."))
+        words = "This journal's header could not be read, or not be trusted."
+        problems.append(Problem(name, "unreadable", words))
     total = sum(entry.bytes for entry in book.journals)
     return Verification(str(directory), len(book.journals), total, tuple(problems), key)
 
@@ -295,8 +349,10 @@ def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
         return
     if path.stat().st_size != entry.bytes:
         yield Problem(entry.path, "size", "This journal does not have its recorded length.")
+        if entry.unread:
+            return  # which bytes were left out of its digest then means nothing any more
     try:
-        sha256, sm3 = digests(path)
+        sha256, sm3 = digests(path, entry.blanks)
     except OSError as problem:
         words = f"The disk does not give this journal back: {os.strerror(problem.errno or 0)}."
         yield Problem(entry.path, "disk", words)
@@ -306,7 +362,10 @@ def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
     if sm3 != entry.sm3:
         yield Problem(entry.path, "sm3", "The SM3 of this journal does not match.")
     try:
-        with journal.open_journal(path) as reader:
+        with journal.open_journal(path, leaving_out=bool(entry.unread)) as reader:
+            if entry.unread:
+                yield from _verify_unread(entry, reader)
+                return
             records = sum(1 for _ in scan.spans(reader))
             bad = reader.damaged_bytes + reader.torn_bytes
             if bad != entry.damaged_bytes or records != entry.records:
@@ -319,13 +378,50 @@ def _verify_entry(directory: Path, entry: JournalEntry) -> Iterator[Problem]:
         yield Problem(entry.path, "disk", refused.message)
 
 
-def _entry(path: Path) -> JournalEntry:
+def _verify_unread(entry: JournalEntry, reader: JournalReader) -> Iterator[Problem]:
+    """What has become of the stretches that were left out. All the rest was compared before."""
+    where = ", ".join(stretch.words for stretch in entry.unread)
+    scan.note_still_unread(reader, entry.blanks)
+    if reader.unread:
+        words = f"{where}: the disk did not give this when the book was closed; missing still."
+        yield Problem(entry.path, "unread", words)
+    elif _is_what_was_sealed(reader):
+        words = f"{where}: missing when the book was closed, there again now, as first sealed."
+        yield Problem(entry.path, RESTORED, words)
+    else:
+        words = f"{where}: missing when the book was closed, there again, and no seal proves it."
+        yield Problem(entry.path, "unread", words)
+
+
+def _is_what_was_sealed(reader: JournalReader) -> bool:
+    """Whether the journal's own last record vouches for all that stands before it."""
+    seal = scan.final_seal(reader)
+    if seal is None or not 0 < seal.bytes <= reader.size_bytes:
+        return False
+    before = memoryview(reader.data)[: seal.bytes]
+    try:
+        return hashlib.sha256(before).hexdigest() == seal.sha256
+    finally:
+        before.release()
+
+
+def unread_in(reader: JournalReader) -> tuple[Unread, ...]:
+    """What the disk does not give of a journal, by its bytes and on the session's timeline."""
+    t0_ns = reader.header.t0_mono_ns
+    return tuple(
+        Unread(start, end, *(None if at is None else (at - t0_ns) // 1_000_000 for at in times))
+        for (start, end), times in zip(reader.unread, scan.unread_times(reader), strict=True)
+    )
+
+
+def _entry(path: Path, *, leaving_out: bool) -> JournalEntry:
     """What the manifest says of one journal. Media and marks set the times; a seal does not."""
-    with journal.open_journal(path) as reader:
+    with journal.open_journal(path, leaving_out=leaving_out) as reader:
+        missing = unread_in(reader)
         records, first_ns, last_ns = scan.survey(reader)
         seal = scan.final_seal(reader)
         t0_ns = reader.header.t0_mono_ns
-        sha256, sm3 = digests(path)
+        sha256, sm3 = digests(path, reader.unread)
         return JournalEntry(
             path=path.name,
             participant_id=reader.header.participant_id,
@@ -338,20 +434,23 @@ def _entry(path: Path) -> JournalEntry:
             first_ms=None if first_ns is None else (first_ns - t0_ns) // 1_000_000,
             last_ms=None if last_ns is None else (last_ns - t0_ns) // 1_000_000,
             sealed="" if seal is None else seal.reason.value,
-            damaged_bytes=reader.damaged_bytes,
+            # What cannot be read is no torn tail that was cut, and is counted here.
+            damaged_bytes=reader.damaged_bytes + reader.torn_bytes,
             sha256=sha256,
             sm3=sm3,
+            unread=missing,
         )
 
 
-def _seal_if_open(path: Path) -> None:
+def _seal_if_open(path: Path, *, leaving_out: bool) -> None:
     """Cut what follows the last valid record and append a seal, unless the last one is a seal.
 
     Safe to repeat after a crash at any point: each step leaves a journal that reads the same.
-    Raises `JournalDamaged` for an untrustworthy header, `OSError`.
+    Raises `JournalDamaged` for an untrustworthy header, `JournalUnreadable`, `OSError`.
     """
-    with journal.open_journal(path) as reader:
-        if scan.final_seal(reader) is not None:
+    with journal.open_journal(path, leaving_out=leaving_out) as reader:
+        # Nobody can tell what is torn behind a stretch that cannot be read: it stays as it is.
+        if reader.unread or scan.final_seal(reader) is not None:
             return
         last_type: RecordType | None = None
         last_ns = reader.header.t0_mono_ns
@@ -414,10 +513,7 @@ def parse_manifest(data: bytes) -> Manifest:
             json.dumps(value, ensure_ascii=False).encode()
         if value["format"] != FORMAT or value["version"] != VERSION:
             raise JournalDamaged("The manifest has a version this program does not read.")
-        journals = tuple(
-            JournalEntry(**{name: entry[name] for name in JournalEntry.__slots__})
-            for entry in value["journals"]
-        )
+        journals = tuple(_parse_entry(entry) for entry in value["journals"])
         rest = {name: value[name] for name in Manifest.__slots__ if name != "journals"}
         rest["unreadable"] = tuple(rest["unreadable"])
         book = Manifest(journals=journals, **rest)
@@ -427,18 +523,35 @@ def parse_manifest(data: bytes) -> Manifest:
     return book
 
 
+def _parse_entry(value: object) -> JournalEntry:
+    if not isinstance(value, dict):
+        raise TypeError("journals")
+    missing = value.get("unread", [])
+    if type(missing) is not list:
+        raise TypeError("unread")
+    found = tuple(Unread(**{name: one[name] for name in Unread.__slots__}) for one in missing)
+    rest = {name: value[name] for name in JournalEntry.__slots__ if name != "unread"}
+    return JournalEntry(**rest, unread=found)
+
+
 def _check(book: Manifest) -> None:
-    """Raises TypeError or ValueError for what `close_book` does not write: other types, and names
-    of files that are not journals beside the manifest."""
+    """Raises TypeError or ValueError for what `close_book` does not write: other types, stretches
+    that are none, and names of files that are not journals beside the manifest."""
     for entry in book.journals:
         _check_types(entry)
+        after = 0
+        for stretch in entry.unread:
+            _check_types(stretch)
+            if not after <= stretch.start < stretch.end <= entry.bytes:
+                raise ValueError("unread")
+            after = stretch.end
     _check_types(book)
     for name in (*(entry.path for entry in book.journals), *book.unreadable):
         if not journal.is_journal_name(name):
             raise ValueError("path")
 
 
-def _check_types(value: Manifest | JournalEntry) -> None:
+def _check_types(value: Manifest | JournalEntry | Unread) -> None:
     for field in fields(value):
         found, wanted = getattr(value, field.name), _WRITTEN[field.type]
         if type(found) not in wanted:
@@ -452,20 +565,22 @@ _WRITTEN: Final[dict[object, tuple[type, ...]]] = {
     str | None: (str, type(None)),
     tuple[str, ...]: (tuple,),
     tuple[JournalEntry, ...]: (tuple,),
+    tuple[Unread, ...]: (tuple,),
 }
 
 
 # --- the disk ------------------------------------------------------------------------------------
 
 
-def digests(path: Path) -> tuple[str, str]:
-    """SHA-256 and SM3 (GB/T 32905) of a file in one pass, as hex."""
+def digests(path: Path, blanks: Sequence[Stretch] = ()) -> tuple[str, str]:
+    """SHA-256 and SM3 (GB/T 32905) of a file in one pass, as hex; with zeros in place of `blanks`,
+    which are not read."""
     sha256, sm3 = hashlib.sha256(), _sm3()
     chunk = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(chunk):
-            sha256.update(chunk[:count])
-            sm3.update(chunk[:count])
+        for piece in unread.pieces(file, blanks, chunk):
+            sha256.update(piece)
+            sm3.update(piece)
     digest = sm3.finalize() if isinstance(sm3, hashes.Hash) else sm3.digest()
     return sha256.hexdigest(), digest.hex()
 

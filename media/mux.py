@@ -22,13 +22,14 @@ import av
 
 from core.errors import ReceptionError
 from core.ids import ParticipantId
-from media import depayload, ffmpeg, journal, manifest, reel, speech
+from media import depayload, ffmpeg, journal, manifest, reel, scan, speech
 from media.container import Format, Sample, write_container
 from media.depayload import Frame, H264Depayloader, VideoDepayloader, Vp8Depayloader
 from media.index import Leg, Placing, TrackIndex, index_leg, packets, timeline_maps
-from media.journal import JournalDamaged, JournalReader, MarkKind
+from media.journal import JournalDamaged, JournalReader, JournalUnreadable, MarkKind
 from media.soundtrack import Sound, run_together
 from media.tracks import CodecInfo, TrackName
+from media.unread import Stretch
 from media.webm import write_webm
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class MuxResult:
     duration_ms: int
     files: tuple[MuxedFile, ...]
     problems: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """What the disk did not give of the journals, and the files are therefore without, in words."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "MuxResult":
@@ -111,7 +114,9 @@ class MuxResult:
             )
             for item in value["files"]
         )
-        return cls(value["session_id"], value["duration_ms"], files, tuple(value["problems"]))
+        unread = tuple(value.get("unread", ()))
+        problems = tuple(value["problems"])
+        return cls(value["session_id"], value["duration_ms"], files, problems, unread)
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -281,15 +286,19 @@ def mux(
     progress: Progress | None = None,
     *,
     with_speech: bool = True,
+    leaving_out: bool = False,
 ) -> MuxResult:
     """Write every file of a recording and `mux.json`. Repeatable; replaces earlier files.
 
     The recording should be sealed (`media.manifest.recover`); an unsealed one is read as it stands.
-    Raises `MuxFailed` if there is nothing to write, `OSError` if the disk refuses.
+    Raises `MuxFailed` if there is nothing to write, `OSError` if the disk refuses, and
+    `JournalUnreadable` if it does not give a journal back, unless the files may do without
+    (`leaving_out`): then the result says so.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULT_NAME).unlink(missing_ok=True)
     problems: list[str] = []
+    left_out = _LeftOut.of(recording) if leaving_out else None
     files: list[MuxedFile] = []
     session_id = ""
     by_party: dict[ParticipantId, list[Path]] = {}
@@ -300,7 +309,7 @@ def mux(
     for participant_id, paths in by_party.items():
         size = sum(path.stat().st_size for path in paths)
         with ExitStack() as stack:
-            party, session = _open_party(stack, participant_id, paths, problems)
+            party, session = _open_party(stack, participant_id, paths, problems, left_out)
             session_id = session or session_id
             if party is None:
                 continue
@@ -317,7 +326,8 @@ def mux(
     if not files:
         raise MuxFailed("This recording holds no media that can be played.")
     duration_ms = max(file.offset_ms + file.duration_ms for file in files)
-    result = MuxResult(session_id, duration_ms, tuple(files), tuple(problems))
+    unread = tuple(left_out.words) if left_out else ()
+    result = MuxResult(session_id, duration_ms, tuple(files), tuple(problems), unread)
     text = json.dumps(
         {"version": RESULT_VERSION, **asdict(result)}, ensure_ascii=False, indent=1, sort_keys=True
     )
@@ -354,16 +364,53 @@ class _Meter:
             self.report(self.base + self.added, self.total)
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What the files are without, because the disk does not give it: in `words`. `named`: what it
+    did not give of each journal when the book was closed."""
+
+    named: dict[str, tuple[Stretch, ...]]
+    words: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recording: Path) -> "_LeftOut":
+        book = manifest.read_manifest(recording)
+        return cls({entry.path: entry.blanks for entry in book.journals} if book else {})
+
+    def look(self, reader: JournalReader) -> None:
+        name = reader.path.name
+        if blanks := self.named.get(name):
+            scan.note_still_unread(reader, blanks)
+        self.words.extend(f"{name}: {found.words}" for found in manifest.unread_in(reader))
+
+
 def _open_party(
-    stack: ExitStack, participant_id: ParticipantId, paths: list[Path], problems: list[str]
+    stack: ExitStack,
+    participant_id: ParticipantId,
+    paths: list[Path],
+    problems: list[str],
+    left_out: "_LeftOut | None",
 ) -> tuple[_Party | None, str]:
+    """What the disk does not give goes to `left_out`; None: that is raised."""
     by_leg: dict[int, list[JournalReader]] = {}
+    opened: list[JournalReader | None] = []
     for path in paths:
         try:
-            reader = stack.enter_context(journal.open_journal(path))
+            reader = stack.enter_context(
+                journal.open_journal(path, leaving_out=left_out is not None)
+            )
         except JournalDamaged as damaged:
             problems.append(f"{path.name}: {damaged.message}")
             continue
+        except JournalUnreadable as refused:
+            if left_out is None:
+                raise
+            left_out.words.append(refused.message)
+            opened.append(None)
+            continue
+        if left_out is not None:
+            left_out.look(reader)
+        opened.append(reader)
         by_leg.setdefault(reader.header.leg, []).append(reader)
     if not by_leg:
         return None, ""
@@ -373,8 +420,31 @@ def _open_party(
         for reader in readers:
             if reader.damaged_bytes:
                 problems.append(f"{reader.path.name}: {reader.damaged_bytes} bytes are damaged")
+    for around in _around_missing(opened):
+        legs[0].lost.append(around)
+        legs[0].unread.append(around)
     header = by_leg[min(by_leg)][0].header
     return _Party(participant_id, header.role, header.label, legs), header.session_id
+
+
+def _around_missing(opened: list[JournalReader | None]) -> Iterator[tuple[int, int]]:
+    """Where journals are missing whole, `None` in the order of legs and segments: from the last
+    that happened before to the first after, on the timeline in ns. What is missing at the end has
+    no end that anyone knows."""
+    if None not in opened:
+        return
+    before_ns, is_missing = 0, False
+    for reader in opened:
+        if reader is None:
+            is_missing = True
+            continue
+        _, first_ns, last_ns = scan.survey(reader)
+        if first_ns is None or last_ns is None:
+            continue
+        t0_ns = reader.header.t0_mono_ns
+        if is_missing and first_ns - t0_ns > before_ns:
+            yield before_ns, first_ns - t0_ns
+        before_ns, is_missing = max(before_ns, last_ns - t0_ns), False
 
 
 def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> MuxedFile | None:
@@ -409,7 +479,7 @@ def _write_file(plan: _Plan, out: Path, meter: _Meter, with_speech: bool) -> Mux
         height=written.size[1] if written.size else None,
         has_audio=has_audio,
         has_video=has_video,
-        gaps=tuple(sorted(tally.gaps, key=lambda gap: (gap.start_ms, gap.track))),
+        gaps=tuple(sorted(_all_gaps(plan, written), key=lambda gap: (gap.start_ms, gap.track))),
         speech=tuple(spans),
         audio_packets=tally.audio_packets,
         video_frames=tally.video_frames,
@@ -576,6 +646,28 @@ def _gap(plan: _Plan, is_audio: bool, from_us: int, to_us: int) -> Gap:
     name = TrackName.MICROPHONE.value if is_audio else _video_name(plan)
     cause = _cause(plan.party, from_us * 1000, to_us * 1000)
     return Gap(name, from_us // 1000, to_us // 1000, cause)
+
+
+def _all_gaps(plan: _Plan, written: _Written) -> list[Gap]:
+    """What was measured, and where the disk did not give a piece of the journal: that is named
+    however short it is."""
+    gaps = list(written.tally.gaps)
+    tracks = [_video_name(plan)] * (written.size is not None)
+    tracks += [TrackName.MICROPHONE.value] * written.has_audio
+    first_ms, end_ms = written.zero_us // 1000, written.tally.end_us // 1000
+    for from_ns, to_ns in (stretch for leg in plan.party.legs for stretch in leg.unread):
+        from_ms, to_ms = from_ns // _MS_NS, max(to_ns // _MS_NS, from_ns // _MS_NS + 1)
+        if to_ms <= first_ms or from_ms >= end_ms:
+            continue  # another file's time
+        gaps += [
+            Gap(track, from_ms, to_ms, "disk")
+            for track in tracks
+            if not any(
+                gap.track == track and gap.start_ms <= to_ms and gap.end_ms >= from_ms
+                for gap in written.tally.gaps
+            )
+        ]
+    return gaps
 
 
 def _video_name(plan: _Plan) -> str:

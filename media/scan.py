@@ -7,13 +7,14 @@ in one place only.
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import google_crc32c
 
 from media import journal, reel
 from media.journal import JournalDamaged, JournalReader, RecordType, Seal
+from media.unread import Stretch
 
 HEAD: Final = struct.Struct(">HBBQ")
 """Payload length, type, track, monotonic time in ns: what stands before every payload."""
@@ -73,6 +74,34 @@ def survey(reader: JournalReader) -> tuple[int, int | None, int | None]:
 
 
 _UNTIMED: Final = (int(RecordType.TRACK), int(RecordType.SEAL))
+
+
+def unread_times(reader: JournalReader) -> list[tuple[int | None, int | None]]:
+    """Of each stretch that the disk did not give: the times of the valid records before and after
+    it, on the journal's own clock in ns. None where there is no such record."""
+    times: list[tuple[int | None, int | None]] = []
+    waiting = list(reader.unread)
+    before: int | None = None
+    for _, _, at_ns, body, _ in spans(reader) if waiting else ():
+        while waiting and body > waiting[0][0]:
+            waiting.pop(0)
+            times.append((before, at_ns))
+        before = at_ns if before is None else max(before, at_ns)
+    return times + [(before, None)] * len(waiting)
+
+
+def note_still_unread(reader: JournalReader, named: Iterable[Stretch]) -> None:
+    """Add to `reader.unread` what the book names as unread and what holds no valid record now
+    either: a copy that was put in place of the journal may have zeros there."""
+    for _ in spans(reader):
+        pass
+    holes = [*reader.damage, (reader.valid_end, reader.size_bytes)]
+    still = {
+        (start, end)
+        for start, end in named
+        if any(start < hole_end and end > hole_start for hole_start, hole_end in holes)
+    }
+    reader.unread = tuple(sorted({*reader.unread, *still}))
 
 
 def final_seal(reader: JournalReader) -> Seal | None:

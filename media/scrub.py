@@ -14,15 +14,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from media import erasure, ffmpeg, manifest
+from media import erasure, ffmpeg, manifest, unread
 from media.journal import JournalDamaged
 from media.manifest import Problem
+from media.unread import Stretch
 
 STATE_NAME: Final = "scrub.json"
 DUE_AFTER: Final = timedelta(days=6)
@@ -171,9 +172,11 @@ def look(wanted: Wanted, pace: Pace, public_key: str = "") -> Look:
     directory = Path(wanted.directory)
     problems: list[Problem] = []
     done = 0
-    for path, name, sha256 in _vouched_for(directory, wanted.finished, public_key, problems):
+    for path, name, sha256, blanks in _vouched_for(
+        directory, wanted.finished, public_key, problems
+    ):
         try:
-            found, size = _digest(path, pace)
+            found, size = _digest(path, pace, blanks)
         except FileNotFoundError:
             problems.append(Problem(name, "missing", "This file is gone."))
             continue
@@ -193,8 +196,9 @@ def _vouched_for(
     finished: Iterable[FinishedFile],
     public_key: str,
     problems: list[Problem],
-) -> Iterator[tuple[Path, str, str]]:
-    """Each file that somebody vouches for: its path, its name for people, its digest."""
+) -> Iterator[tuple[Path, str, str, tuple[Stretch, ...]]]:
+    """Each file that somebody vouches for: its path, its name for people, its digest, and what was
+    left out of that, because the disk did not give it when the book was closed."""
     try:
         book = manifest.read_manifest(directory)
     except (JournalDamaged, OSError) as damaged:
@@ -211,17 +215,18 @@ def _vouched_for(
             # Of a recording that was deleted by the rules the book stays, and the journals do not.
             if not erasure.is_erased(directory):
                 for entry in book.journals:
-                    yield directory / entry.path, entry.path, entry.sha256
+                    yield directory / entry.path, entry.path, entry.sha256, entry.blanks
     for file in finished:
-        yield Path(file.path), Path(file.path).name, file.sha256
+        yield Path(file.path), Path(file.path).name, file.sha256, ()
 
 
-def _digest(path: Path, pace: Pace) -> tuple[str, int]:
-    """SHA-256 and size of a file, read at `pace`."""
+def _digest(path: Path, pace: Pace, blanks: Sequence[Stretch]) -> tuple[str, int]:
+    """SHA-256 and size of a file, read at `pace`; zeros stand in place of `blanks`."""
     sha256 = hashlib.sha256()
     size = 0
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        for chunk in unread.pieces(file, blanks, buffer):
             sha256.update(chunk)
             with contextlib.suppress(OSError):
                 # From the disk again next time, and no page of a live journal pushed out for it.
