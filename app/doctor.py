@@ -16,11 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alembic.script import ScriptDirectory
-from sqlalchemy import text
-
 from app import storage
-from app.database import alembic_config
+from app.database import newest_revision, reached_revision
 from core.clock import SystemClock
 from core.db import Database
 from core.settings import Settings
@@ -85,7 +82,7 @@ async def check_storage(settings: Settings) -> Finding:
     """Whether what is booked will fit; asks the database, so it comes after that was found well."""
     database = Database(settings.database)
     try:
-        if await _revision(database) is None:
+        if await reached_revision(database) is None:
             return Finding("days ahead", True, "nothing is booked yet")
         async with database.reading() as tx:
             found = await storage.look(tx, settings, datetime.now(UTC))
@@ -167,8 +164,8 @@ async def check_database(settings: Settings) -> Finding:
     database = Database(settings.database)
     try:
         await database.ping()
-        newest = ScriptDirectory.from_config(alembic_config(settings.database)).get_current_head()
-        present = await _revision(database)
+        newest = newest_revision()
+        present = await reached_revision(database)
     finally:
         await database.close()
     engine = "SQLite" if database.is_sqlite else "PostgreSQL"
@@ -178,17 +175,6 @@ async def check_database(settings: Settings) -> Finding:
         return Finding("database", True, f"{engine} answers, empty; the first start fills it")
     remedy = "Run: reception migrate"
     return Finding("database", False, f"{engine} has schema {present}, newest is {newest}", remedy)
-
-
-async def _revision(database: Database) -> str | None:
-    async with database.engine.connect() as connection:
-        exists = await connection.run_sync(
-            lambda sync: sync.dialect.has_table(sync, "alembic_version")
-        )
-        if not exists:
-            return None
-        revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return str(revision) if revision else None
 
 
 async def check_store(settings: Settings) -> Finding:
