@@ -3,6 +3,8 @@
 Written as plain ASGI, so that recordings stream through untouched and sockets pass by.
 """
 
+import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import Forbidden, NotFound, ReceptionError, TooLarge
+from core.errors import Forbidden, NotFound, ReceptionError, TooLarge, TooSlow
 
 log = structlog.get_logger()
 
@@ -23,7 +25,13 @@ MAX_BODY_BYTES = 256 * 1024
 MAX_UPLOAD_BYTES = 21 * 1024 * 1024
 """A 20 MiB picture and the form around it; cases/materials.py sets the exact bound."""
 
-CODES = {kind.status: kind.code for kind in (NotFound, TooLarge)}
+PAUSE_S = 60.0
+"""As long as a talk waits for a line that is away."""
+SLOWEST_BYTES_PER_S = 2048
+"""Over the whole body, beyond one pause: what a village's line has left beside a talk. A 20 MiB
+picture may take nearly three hours; whoever sends a byte now and then is let go of."""
+
+CODES = {kind.status: kind.code for kind in (NotFound, TooLarge, TooSlow)}
 """What the framework finds out by itself, in our words."""
 
 SECURITY_HEADERS = {
@@ -157,22 +165,39 @@ def check_origin(headers: Headers) -> None:
         raise Forbidden("This request came from another site and was not carried out.")
 
 
+TOO_SLOW = "This came too slowly. Send it again when the line is better."
+
+
 def bounded(receive: Receive, headers: Headers) -> Receive:
-    """`receive` with a limit on the body. Raises `TooLarge` at once if the length is declared."""
+    """`receive` with limits on the body. Raises `TooLarge` at once if the length is declared.
+
+    A body that pauses for too long, or comes too slowly, ends with 408. Only waiting counts against
+    it, not what we do with what has come.
+    """
     is_upload = headers.get("content-type", "").startswith("multipart/form-data")
     most = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES
     words = f"This is larger than {most // 1024} KiB. Send a smaller one."
     declared = headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > most:
         raise TooLarge(words, limit_bytes=most)
-    taken = 0
+    taken, waited_s, is_whole = 0, 0.0, False
 
     async def receive_bounded() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, waited_s, is_whole
+        if is_whole:
+            return await receive()  # that the client goes may be waited for without end
+        patience_s = min(PAUSE_S, PAUSE_S + taken / SLOWEST_BYTES_PER_S - waited_s)
+        began_s = time.monotonic()
+        # The framework's own errors: it turns any other one, raised here, into a plain 400.
+        try:
+            async with asyncio.timeout(patience_s):
+                message = await receive()
+        except TimeoutError as late:
+            raise HTTPException(TooSlow.status, TOO_SLOW, {"Connection": "close"}) from late
+        waited_s += time.monotonic() - began_s
         taken += len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
         if taken > most:
-            # The framework's own error: it turns any other one, raised here, into a plain 400.
             raise HTTPException(TooLarge.status, words)
         return message
 

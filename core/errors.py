@@ -6,6 +6,7 @@
     ├── Unauthenticated       401  sign in first
     ├── Forbidden             403  signed in, but not for this
     ├── NotFound              404
+    ├── TooSlow               408  a body that trickles; send it again over a better line
     ├── Conflict              409  someone else was first, or the state has moved on
     ├── Gone                  410  it was there and has expired
     ├── TooLarge              413
@@ -59,6 +60,11 @@ class Forbidden(ReceptionError):
 class NotFound(ReceptionError):
     code = "not_found"
     status = 404
+
+
+class TooSlow(ReceptionError):
+    code = "too_slow"
+    status = 408
 
 
 class Conflict(ReceptionError):

@@ -1,13 +1,17 @@
 """The HTTP edge: every error in one shape, strangers' forms refused, headers on everything."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.datastructures import Headers
+from starlette.types import Message
 
-from app.api import MAX_BODY_BYTES, Guard, install_errors
+import app.api
+from app.api import MAX_BODY_BYTES, Guard, bounded, install_errors
 from core.errors import Conflict, Unavailable
 
 
@@ -105,6 +109,56 @@ async def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(
 
     assert (await client.post("/api/thing", content=body)).status_code == 413
     assert (await client.post("/api/thing", content=undeclared())).status_code == 413
+
+
+async def trickle(pieces: int, pause_s: float) -> AsyncIterator[bytes]:
+    yield b'{"name": "'
+    for _ in range(pieces):
+        await asyncio.sleep(pause_s)
+        yield b"x"
+    yield b'"}'
+
+
+async def test_a_body_that_stops_for_too_long_is_let_go_of(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.api, "PAUSE_S", 0.05)
+    response = await client.post("/api/thing", content=trickle(1, 60))
+    assert response.status_code == 408 and response.json()["code"] == "too_slow"
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_body_that_trickles_is_let_go_of_though_it_never_stops(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.api, "PAUSE_S", 0.2)
+    response = await client.post("/api/thing", content=trickle(100_000, 0.001))
+    assert response.status_code == 408
+
+
+async def test_a_slow_body_that_keeps_to_the_rate_is_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.api, "SLOWEST_BYTES_PER_S", 1)
+    monkeypatch.setattr(app.api, "PAUSE_S", 10)
+    headers = {"content-type": "application/json"}
+    response = await client.post("/api/thing", content=trickle(30, 0.01), headers=headers)
+    assert response.status_code == 200 and response.json() == {"name": "x" * 30}
+
+
+async def test_when_everything_has_come_nobody_is_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.api, "PAUSE_S", 0.01)
+    messages = [{"type": "http.request", "body": b"x", "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.sleep(0.1)
+        return {"type": "http.disconnect"}
+
+    waiting = bounded(receive, Headers({}))
+    assert (await waiting())["body"] == b"x"
+    assert (await waiting())["type"] == "http.disconnect"
 
 
 async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:
