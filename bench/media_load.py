@@ -117,42 +117,79 @@ def measure(
     `core`: where the callers must run; None is anywhere. The gateway is left with its calls up.
     Raises RuntimeError if a process of the callers fails.
     """
-    per_process = max(1, callers_per_process // parties)
-    shares = [min(per_process, rooms - at) for at in range(0, rooms, per_process)]
     with ExitStack() as stack:
-        loads = [
-            Load(
-                stack.enter_context(
-                    Child("bench.media_caller", str(clip), str(parties - 1), core=core)
-                ),
-                share * parties,
-            )
-            for share in shares
-        ]
+        loads = callers(
+            stack, clip, rooms=rooms, parties=parties, core=core, per_process=callers_per_process
+        )
         idle_kib = resident_kib(gateway.pid)
         gateway.connect(loads)
-        for load in loads:
-            load.child.tell("drive", warm_up_s=WARM_UP_S, seconds=seconds, drain_s=DRAIN_S)
-        time.sleep(WARM_UP_S)
-        cpu_before_s = cpu_s(gateway.pid)
-        time.sleep(seconds)
-        cpu_after_s = cpu_s(gateway.pid)
+        row = drive(gateway, loads, rooms=rooms, parties=parties, seconds=seconds)
         busy_kib = resident_kib(gateway.pid)
-        results = [load.child.hear() for load in loads]
-        dropped_unread = {
-            "server": socket_drops(gateway.pid),
-            "callers": sum(socket_drops(load.child.pid) for load in loads),
-        }
     return {
         "server": gateway.name,
-        "calls": rooms,
-        "parties": parties,
-        **_summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results),
-        "dropped_unread": dropped_unread,
+        **row,
         "server_rss_mib": busy_kib // 1024,
         "rss_mib_per_call": round((busy_kib - idle_kib) / 1024 / rooms, 2),
         **gateway.count(),
         **circumstances(),
+    }
+
+
+def callers(
+    stack: ExitStack,
+    clip: Path,
+    *,
+    rooms: int,
+    parties: int = 2,
+    core: int | None = None,
+    per_process: int = CALLERS_PER_LOAD_PROCESS,
+) -> list["Load"]:
+    """Processes of callers for so many rooms, which end with `stack`; they know no gateway yet."""
+    at_most = max(1, per_process // parties)
+    shares = [min(at_most, rooms - at) for at in range(0, rooms, at_most)]
+    return [
+        Load(
+            stack.enter_context(
+                Child("bench.media_caller", str(clip), str(parties - 1), core=core)
+            ),
+            share * parties,
+        )
+        for share in shares
+    ]
+
+
+def drive(
+    gateway: Gateway,
+    loads: Sequence["Load"],
+    *,
+    rooms: int,
+    parties: int = 2,
+    seconds: float,
+    warm_up_s: float = WARM_UP_S,
+) -> dict[str, Any]:
+    """Let callers who are connected talk for `seconds`, after the warm-up.
+
+    May be repeated: cost and delay are those of these `seconds`, loss is that of the calls so far.
+    """
+    for load in loads:
+        load.child.tell("drive", warm_up_s=warm_up_s, seconds=seconds, drain_s=DRAIN_S)
+    time.sleep(warm_up_s)
+    stolen_before_s, cpu_before_s = stolen_s(), cpu_s(gateway.pid)
+    waited_before_s = waited_s(gateway.pid)
+    time.sleep(seconds)
+    stolen_after_s, cpu_after_s = stolen_s(), cpu_s(gateway.pid)
+    waited_after_s = waited_s(gateway.pid)
+    results = [load.child.hear() for load in loads]
+    return {
+        "calls": rooms,
+        "parties": parties,
+        **_summary(rooms * parties / 2, seconds, cpu_after_s - cpu_before_s, results),
+        "waited_percent": round(100 * (waited_after_s - waited_before_s) / seconds, 2),
+        "stolen_percent": round(100 * (stolen_after_s - stolen_before_s) / seconds, 2),
+        "dropped_unread": {
+            "server": socket_drops(gateway.pid),
+            "callers": sum(socket_drops(load.child.pid) for load in loads),
+        },
     }
 
 
@@ -211,6 +248,21 @@ def cpu_s(pid: int) -> float:
     does; /proc counts in hundredths of a second, which is a tenth of what one call costs.
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def waited_s(pid: int) -> float:
+    """How long another process's threads were ready and had no processor; 0 if nobody counts it."""
+    waited_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has ended, a kernel that does not say
+            waited_ns += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return waited_ns / 1e9
+
+
+def stolen_s() -> float:
+    """How long this machine's processors wanted to run and their host ran something else."""
+    cpu = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    return int(cpu[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kib(pid: int) -> int:
