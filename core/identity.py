@@ -6,6 +6,7 @@ have no accounts: the desk vouches for them.
 """
 
 import asyncio
+import base64
 import hashlib
 import secrets
 from collections.abc import Iterable
@@ -25,7 +26,8 @@ from core.schemas import KioskView, OrgLevel, OrgUnitView, Role
 
 ENROLMENT_TTL = timedelta(minutes=10)
 # OWASP's floor for argon2id: 19 MiB, two passes, one lane.
-_hasher = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),))
+MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
+_hasher = PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES),))
 # Two at a time: each takes 19 MiB and a core for tens of milliseconds, which is a lever for a
 # flood.
 _hashing = asyncio.Semaphore(2)
@@ -324,5 +326,14 @@ async def org_units(tx: AsyncSession, ids: Iterable[str]) -> dict[str, OrgUnit]:
     return {unit.id: unit for unit in rows}
 
 
+def decoy_hash() -> str:
+    """What looks like a password's hash and is none's. To compute a real one takes as long as to
+    check it, and would be done at each start."""
+    salt, result = (
+        base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (16, 32)
+    )
+    return f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${result}"
+
+
 # Verified against when the name is unknown, so that the answer takes as long as a wrong password's.
-_DECOY_HASH = _hasher.hash(secrets.token_hex(8))
+_DECOY_HASH = decoy_hash()
