@@ -144,14 +144,15 @@ def read_offer(sdp: str) -> ClientOffer:
 
 
 def _section(media: MediaDescription, *, is_offered: bool) -> OfferedSection:
-    if media.rtp.muxId and not _MID.fullmatch(media.rtp.muxId):
+    mid: str | None = media.rtp.muxId  # None: an "a=mid" that says nothing
+    if mid is None or (mid and not _MID.fullmatch(mid)):
         raise SdpRefused("sections", "The mid of a section is malformed.")
     if is_offered and not media.rtcp_mux:
         raise SdpRefused("rtcp_mux", "RTCP must be multiplexed with RTP.")
     kind: Kind = "audio" if media.kind == "audio" else "video"
     direction = media.direction or "sendrecv"
     return OfferedSection(
-        mid=media.rtp.muxId,
+        mid=mid,
         kind=kind,
         is_sending=is_offered and direction in ("sendonly", "sendrecv"),
         is_receiving=is_offered and direction in ("recvonly", "sendrecv"),

@@ -139,6 +139,7 @@ def test_refusals_say_why() -> None:
     assert reason(("a=rtcp-mux\na=mid:1", "a=mid:1")) == "rtcp_mux"
     assert reason(("a=group:BUNDLE 0 1", "a=group:BUNDLE 0")) == "bundle"
     assert reason(("a=mid:1", "a=mid:0")) == "sections"
+    assert reason(("a=group:BUNDLE 0 1", "a=group:BUNDLE None"), ("a=mid:0", "a=mid")) == "sections"
     assert reason(("a=fingerprint:sha-256", "a=fingerprint:sha-1")) == "fingerprint"
     assert reason(("ice-ufrag:theirs", "ice-ufrag:no")) == "ice"
     assert reason(("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVP")) == "media"
