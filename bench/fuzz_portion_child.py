@@ -1,6 +1,7 @@
 """One portion in a process of its own: `python -m bench.fuzz_portion_child TARGET SEED BATCH …`.
 
-What follows the first batch's number is for how many seconds, and which input is timed once more.
+What follows the first batch's number is for how many seconds, which input is timed once more, and
+the inputs that broke something before: whether they still do.
 Says before each batch which one it is, so that whoever started it knows where it died; at the end
 what it found. The slowest input is told with its number: a single one that takes long is how an
 attack on the loop would look. The clock on the wall finds who may be slow; what is told is the best
@@ -39,7 +40,7 @@ class Stuck(Exception):
 
 def main(argv: list[str]) -> None:
     name, seed, first, seconds = argv[1], int(argv[2]), int(argv[3]), float(argv[4])
-    slowest = int(argv[5])
+    slowest, broke = int(argv[5]), [int(number) for number in argv[6:]]
     configure_logging(level="CRITICAL")
     target = TARGETS[name]
     mutator = Mutator(corpus_of(target), seed, target.max_bytes)
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGPROF, _stop)
     portion = Portion(taste)
     portion.known(regressions(target))
+    still = [number for number in broke if portion.breaks(mutator.nth(number))]
     if slowest >= 0:
         portion.time_again(mutator.nth(slowest), slowest)
     begun, cpu, batch = time.monotonic(), time.process_time(), first
@@ -64,6 +66,7 @@ def main(argv: list[str]) -> None:
         "slowest_ms": round(portion.slowest_s * 1e3, 3),
         "slowest": portion.slowest,
         "crashes": list(portion.crashes.values()),
+        "still": still,
     }
     end()
     print(json.dumps(found), flush=True)
@@ -94,6 +97,14 @@ class Portion:
                 self._taste(data)
             except Exception as fault:  # any at all is what we are looking for
                 self._note(place_of(fault), None)
+
+    def breaks(self, data: bytes) -> bool:
+        begin()
+        try:
+            self._taste(data)
+        except Exception:  # any at all
+            return True
+        return False
 
     def batch(self, number: int, inputs: list[bytes]) -> None:
         """Taste `inputs`, the batch of this number."""

@@ -74,7 +74,8 @@ def in_words(row: Row) -> str:
         last = row["portions"][-1]
         return (
             f"{row['target']}: {row['inputs']} inputs, {row['taken']} taken, now "
-            f"{last['per_s']}/s, slowest {row['slowest_ms']} ms, {len(row['crashes'])} faults"
+            f"{last['per_s']}/s, slowest {row['slowest_ms']} ms, {len(row['crashes'])} faults, "
+            f"{len(row.get('mended', []))} mended"
         )
     if "parser" not in row:
         return f"{row['parsers_done']} of {row['parsers']} parsers done, {row['crashes']} faults"
@@ -101,6 +102,7 @@ def _new(target: Target) -> Row:
         "slowest_ms": 0.0,
         "slowest": None,
         "crashes": [],
+        "mended": [],
         "portions": [],
     }
 
@@ -157,6 +159,7 @@ def _sum(parser: str, known: dict[str, Row], wanted: int) -> Row:
         "is_done": not left,
         "slowest_ms": max((row["slowest_ms"] for row in rows), default=0.0),
         "crashes": sum(len(row["crashes"]) for row in rows),
+        "mended": sum(len(row.get("mended", [])) for row in rows),
     }
 
 
@@ -168,8 +171,13 @@ def _portion(target: Target, row: Row, seconds: float, seed: int, faults: Path) 
     corpus = corpus_of(target)
     last = row["portions"][-1]["corpus"] if row["portions"] else ""
     is_same = row["slowest"] is not None and last == digest_of(corpus)
-    found = _child(target.name, seed, row["next_batch"], seconds, row["slowest"] if is_same else -1)
+    broke = [c["number"] for c in row["crashes"] if is_same and c["number"] is not None]
+    slowest = row["slowest"] if is_same else -1
+    found = _child(target.name, seed, row["next_batch"], seconds, slowest, broke)
     mutator = Mutator(corpus, seed, target.max_bytes)
+    mended = [number for number in broke if number not in found["still"]]
+    row["mended"] = row.get("mended", []) + [c for c in row["crashes"] if c["number"] in mended]
+    row["crashes"] = [c for c in row["crashes"] if c["number"] not in mended]
     for crash in found["crashes"]:
         if crash["fault"] not in {old["fault"] for old in row["crashes"]}:
             data = mutator.nth(crash["number"]) if crash["number"] is not None else None
@@ -215,13 +223,16 @@ def _keep(folder: Path, data: bytes) -> str:
     return str(path)
 
 
-def _child(name: str, seed: int, first: int, seconds: float, slowest: int = -1) -> Row:
+def _child(
+    name: str, seed: int, first: int, seconds: float, slowest: int = -1, broke: Sequence[int] = ()
+) -> Row:
     """What `bench.fuzz_portion_child` says at its end. If it dies or falls silent: what it had
-    done, and the batch it died in as a fault. `slowest`: this input is timed again; -1: none."""
+    done, and the batch it died in as a fault. `slowest`: this input is timed again; -1: none.
+    `broke`: these inputs are tasted again, as they have broken something before."""
     child = subprocess.Popen(
         [
             sys.executable, "-m", "bench.fuzz_portion_child",
-            name, str(seed), str(first), str(seconds), str(slowest),
+            name, str(seed), str(first), str(seconds), str(slowest), *map(str, broke),
         ],
         cwd=HOUSE,
         env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -247,6 +258,7 @@ def _child(name: str, seed: int, first: int, seconds: float, slowest: int = -1) 
         "slowest_ms": 0.0,
         "slowest": None,
         "crashes": [{"fault": fault, "number": None}],
+        "still": broke,
         "is_dead": True,
     }
 

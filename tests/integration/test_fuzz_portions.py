@@ -77,6 +77,18 @@ def test_a_process_that_dies_is_a_fault_and_its_batch_is_passed_over(
     assert not result["ok"]
 
 
+def test_a_fault_that_is_mended_is_told_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "sums.json"
+    rows = list(run(["rtp"], SECONDS, file))
+    of_target(rows)["crashes"] = [{"fault": "KeyError in old.py:1", "number": 5, "input": None}]
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    *_, result = rows = list(run(["rtp"], SECONDS, file))
+    row = of_target(rows)
+    assert row["crashes"] == []
+    assert [fault["number"] for fault in row["mended"]] == [5]
+    assert result["ok"]
+
+
 def test_a_change_of_the_corpus_begins_a_portion_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
