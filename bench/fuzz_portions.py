@@ -173,7 +173,7 @@ def _portion(target: Target, row: Row, seconds: float, seed: int, faults: Path) 
     is_same = row["slowest"] is not None and last == digest_of(corpus)
     broke = [c["number"] for c in row["crashes"] if is_same and c["number"] is not None]
     slowest = row["slowest"] if is_same else -1
-    found = _child(target.name, seed, row["next_batch"], seconds, slowest, broke)
+    found = _child(target.name, seed, row["next_batch"], seconds, slowest=slowest, broke=broke)
     mutator = Mutator(corpus, seed, target.max_bytes)
     mended = [number for number in broke if number not in found["still"]]
     row["mended"] = row.get("mended", []) + [c for c in row["crashes"] if c["number"] in mended]
@@ -224,7 +224,13 @@ def _keep(folder: Path, data: bytes) -> str:
 
 
 def _child(
-    name: str, seed: int, first: int, seconds: float, slowest: int = -1, broke: Sequence[int] = ()
+    name: str,
+    seed: int,
+    first: int,
+    seconds: float,
+    *,
+    slowest: int = -1,
+    broke: Sequence[int] = (),
 ) -> Row:
     """What `bench.fuzz_portion_child` says at its end. If it dies or falls silent: what it had
     done, and the batch it died in as a fault. `slowest`: this input is timed again; -1: none.

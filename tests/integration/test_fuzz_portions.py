@@ -67,7 +67,7 @@ def test_a_process_that_dies_is_a_fault_and_its_batch_is_passed_over(
     # A number that no child takes ends it before it says a word.
     child = fuzz_portions._child
     monkeypatch.setattr(
-        fuzz_portions, "_child", lambda name, seed, first, *_: child("none", seed, first, 1)
+        fuzz_portions, "_child", lambda name, seed, first, *_, **__: child("none", seed, first, 1)
     )
     file = tmp_path / "sums.json"
     *_, result = rows = list(run(["rtp"], SECONDS, file))
