@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import cli
 from media import inspection, journal, manifest, mux, scan, scrub, unread
 from media.journal import JournalDamaged, JournalUnreadable
 from tests.support.journals import T0_NS, small_journal
@@ -240,6 +242,38 @@ def test_a_page_too_short_to_be_heard_missing_is_named_as_a_gap(
     [file] = made.files
     assert {gap.track for gap in file.gaps} == {"camera", "microphone"}
     assert {gap.cause for gap in file.gaps} == {"disk"}
+
+
+def test_the_commands_of_the_console_say_the_same(
+    tmp_path: Path, sicken: Sicken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEPTION_VAR_DIR", str(tmp_path / "var"))
+    (tmp_path / "var").mkdir()
+    directory = tmp_path / "rec"
+    record(directory, [Speaker("a" * 32, flash_and_beep(2.0))])
+    (directory / manifest.FILE_NAME).unlink()
+    [path] = journal.journals_in(directory)
+    sicken(path, [1])
+    where = f"bytes {PAGE}–{2 * PAGE}"
+
+    def said(*words: str) -> tuple[int, str]:
+        found = CliRunner().invoke(cli, ["recording", *words])
+        return found.exit_code, found.output
+
+    code, words = said("recover", str(directory))
+    assert code == 1 and f"{path.name} back: Input/output error" in words
+    assert not (directory / manifest.FILE_NAME).exists()
+    code, words = said("recover", str(directory), "--leaving-out")
+    assert code == 0 and f"{path.name}: left out {where}" in words
+    for command in ("inspect", "verify"):
+        code, words = said(command, str(directory))
+        assert code == (command == "verify") and where in words
+    code, words = said("recompose", str(directory), str(tmp_path / "out"))
+    assert code == 0 and f"left out: {path.name}: {where}" in words
+    sicken(path, [])
+    code, words = said("verify", str(directory))
+    assert code == 0 and "there again now, as first sealed" in words
+    assert "left out" not in said("recompose", str(directory), str(tmp_path / "out"))[1]
 
 
 def test_a_copy_with_zeros_in_its_place_is_not_taken_for_the_whole(
