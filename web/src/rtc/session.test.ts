@@ -305,6 +305,36 @@ describe('a lost socket', () => {
     expect(sockets).toHaveLength(before + 1);
   });
 
+  test('hears that the line is back while the socket that it tried meanwhile hangs', async () => {
+    await join();
+    isThere = false;
+    socket().cut();
+    await vi.advanceTimersByTimeAsync(300);
+    socket().cut();
+    const before = sockets.length;
+    await vi.advanceTimersByTimeAsync(17_000);
+    expect(sockets).toHaveLength(before + 1);
+    const hanging = socket();
+    isThere = true;
+    await vi.advanceTimersByTimeAsync(800);
+    expect(hanging.isClosed).toBe(true);
+    expect(sockets).toHaveLength(before + 2);
+  });
+
+  test('goes on listening for the line when that socket is given up', async () => {
+    await join();
+    isThere = false;
+    socket().cut();
+    await vi.advanceTimersByTimeAsync(300);
+    socket().cut();
+    const before = sockets.length;
+    await vi.advanceTimersByTimeAsync(17_000);
+    socket().cut();
+    isThere = true;
+    await vi.advanceTimersByTimeAsync(800);
+    expect(sockets).toHaveLength(before + 2);
+  });
+
   test('an answer that never arrived is sent again after the resume', async () => {
     await join();
     const first = socket();

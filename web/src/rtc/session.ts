@@ -267,11 +267,12 @@ export class CallSession {
       signaling: this.resumeToken || wasOpen || this.current.me ? 'reconnecting' : 'connecting',
       signaling_lost_at_ms: this.current.signaling_lost_at_ms ?? performance.now(),
     });
+    // Nothing has answered yet; a socket that was tried meanwhile is no reason to stop listening.
+    if (this.knocker.isKnocking) return;
     const isFirst = this.attempt === 0;
     const wait_ms = backoff_ms(this.attempt++, (this.options.random ?? Math.random)());
     // Mostly only the socket was lost, and the next one is welcomed at once. Else the line or the
     // server is away: no socket is opened before something answers there.
-    this.knocker.stop();
     this.retry = setTimeout(() => {
       if (isFirst) this.reconnect();
       this.knock(isFirst ? KNOCK_AFTER_MS : 0);
