@@ -52,7 +52,8 @@ TARGET_P99_MS: Final = {"together": 20.0, "apart": 5.0}
 TARGET_SCALE: Final = 1.8
 TRIALS: Final = 3
 CYCLES: Final = 8
-ROUNDS: Final = ((0,), (0, 1), (1,))
+CORES: Final = (0, 1)
+ROUNDS: Final = ((0,), CORES, (1,))
 """Who talks in a cycle, by core."""
 ROUND_WARM_UP_S: Final = 0.5
 USERNAME: Final = "xinfang"
@@ -96,20 +97,20 @@ def scale_of(rounds: Sequence[Row]) -> float:
     """How much more two room processes carry than one, in rounds of one and of two.
 
     Cores are few and shared with the callers, so what a process could carry is told by what a
-    packet costs it: two carry twice one, less what each packet has become dearer. By medians: what
-    else a machine does makes single rounds a third dearer, and never one cheaper.
+    packet costs it: two carry twice one, less what each packet has become dearer. By medians, for
+    what else a machine does makes single rounds a third dearer, and never one cheaper; and each
+    core's own, for it falls on one more than on the other.
     """
+
+    def cost_us(processes: int, core: int) -> float:
+        rows = [row for row in rounds if core in row["on"] and len(row["on"]) == processes]
+        costs_us: list[float] = [row["us_cpu_per_packet"][row["on"].index(core)] for row in rows]
+        return statistics.median(costs_us)
+
     alone_us, together_us = (
-        statistics.median(
-            cost_us
-            for row in rounds
-            if len(row["us_cpu_per_packet"]) == processes
-            for cost_us in row["us_cpu_per_packet"]
-        )
-        for processes in (1, 2)
+        sum(cost_us(processes, core) for core in CORES) for processes in (1, len(CORES))
     )
-    scale: float = round(2 * alone_us / together_us, 2)
-    return scale
+    return round(2 * alone_us / together_us, 2)
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -145,10 +146,9 @@ def _rooms_apart(clip: Path, calls: int, seconds: float) -> list[Row]:
     not quite like another; so the same two are looked at alone and together, one short round after
     another. Each has a core, which it shares with its own callers and nobody else's.
     """
-    cores = range(2)
-    with ExitStack() as stack, ThreadPoolExecutor(len(cores)) as threads:
-        gateways = [stack.enter_context(Reception(calls, core=core)) for core in cores]
-        loads = [callers(stack, clip, rooms=calls, core=core) for core in cores]
+    with ExitStack() as stack, ThreadPoolExecutor(len(CORES)) as threads:
+        gateways = [stack.enter_context(Reception(calls, core=core)) for core in CORES]
+        loads = [callers(stack, clip, rooms=calls, core=core) for core in CORES]
         for gateway, its in zip(gateways, loads, strict=True):
             gateway.connect(its)
 
@@ -158,13 +158,14 @@ def _rooms_apart(clip: Path, calls: int, seconds: float) -> list[Row]:
                 warm_up_s=ROUND_WARM_UP_S,
             )  # fmt: skip
 
-        return [_together(list(threads.map(talk, who))) for _ in range(CYCLES) for who in ROUNDS]
+        return [_together(who, list(threads.map(talk, who))) for who in ROUNDS * CYCLES]
 
 
-def _together(each: Sequence[Row]) -> Row:
+def _together(cores: Sequence[int], each: Sequence[Row]) -> Row:
     """Rows of processes that ran at the same time, as one."""
     return {
         "how": f"{len(each)} room process{'es' if len(each) > 1 else ''}",
+        "on": list(cores),
         "calls": sum(row["calls"] for row in each),
         "packets_in": sum(row["packets_in"] for row in each),
         "packets_out": sum(row["packets_out"] for row in each),

@@ -60,11 +60,38 @@ def test_a_lost_packet_is_not_excused_by_late_callers() -> None:
     assert not mixed.is_met([told(a_row(late_ms=30.0, lost=1)), told(a_row())])
 
 
-def test_two_processes_carry_twice_one_less_what_packets_become_dearer() -> None:
-    def a_round(*costs_us: float) -> Any:
-        return {"us_cpu_per_packet": list(costs_us)}
+def cycle(one_us: float, together_us: tuple[float, float], other_us: float) -> list[Any]:
+    return [
+        {"on": [0], "us_cpu_per_packet": [one_us]},
+        {"on": [0, 1], "us_cpu_per_packet": list(together_us)},
+        {"on": [1], "us_cpu_per_packet": [other_us]},
+    ]
 
-    assert mixed.scale_of([a_round(30), a_round(30, 30), a_round(30)]) == 2.0
-    assert mixed.scale_of([a_round(29), a_round(39, 41), a_round(31)]) == 1.5
-    disturbed = [a_round(40), a_round(30, 31), a_round(30), a_round(30, 45), a_round(30)]
-    assert mixed.scale_of(disturbed) == pytest.approx(2.0, abs=0.04)
+
+def test_two_processes_carry_twice_one_less_what_packets_become_dearer() -> None:
+    assert mixed.scale_of(cycle(30, (30, 30), 30)) == 2.0
+    assert mixed.scale_of(cycle(29, (39, 41), 31)) == 1.5
+    assert mixed.scale_of(cycle(50, (50, 30), 30)) == 2.0, "cores need not be alike"
+
+
+def test_a_disturbed_round_decides_nothing() -> None:
+    calm = cycle(30, (30, 30), 30)
+    for disturbed in (cycle(45, (30, 30), 30), cycle(30, (30, 45), 30)):
+        assert mixed.scale_of(calm + disturbed + calm) == 2.0
+
+
+def test_of_cores_that_are_not_alike_neither_decides_alone() -> None:
+    rounds = cycle(45, (47, 38), 40) + cycle(46, (46, 39), 39) + cycle(44, (48, 40), 41)
+    assert mixed.scale_of(rounds) == 1.98
+
+
+def test_rounds_as_they_are_told_are_rounds_that_can_be_judged() -> None:
+    def driven(cost_us: float) -> Any:
+        seen = {"calls": 10, "packets_in": 9, "packets_out": 9, "lost": 0, "delay_ms": {"p99": 1.0}}
+        return seen | {
+            "us_cpu_per_packet": cost_us, "waited_percent": 1.0, "stolen_percent": 0.0,
+        }  # fmt: skip
+
+    rounds = [mixed._together(who, [driven(30.0 + core) for core in who]) for who in mixed.ROUNDS]
+    assert mixed.scale_of(rounds) == 2.0
+    assert [row["calls"] for row in rounds] == [10, 20, 10]
