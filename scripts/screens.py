@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 from playwright.async_api import (
-    CDPSession,
     Error,
     Page,
     Playwright,
@@ -34,14 +33,11 @@ from scripts.screens_archive import archive
 from tests.e2e import steps
 from tests.e2e.clips import OFFICIAL, PETITIONER, make_clip
 from tests.support.browser import person
+from tests.support.phone import LETTERS, PHONE, TEXT_PX, TOO_WIDE, letters
 from tests.support.prefecture_process import Living, living_prefecture
 from tests.support.server import ServerProcess
 
 KIOSK_SIZE, OFFICE_SIZE, LAPTOP = (1080, 1920), (1440, 900), (1280, 720)
-PHONE = (360, 740)
-TEXT_PX = 16
-LETTERS = {"360": TEXT_PX, "360-large": 2 * TEXT_PX}
-"""What a phone's picture is called → of which size its person has chosen letters."""
 SETTLE_MS = 700
 ID_LENGTH = 32
 
@@ -64,17 +60,6 @@ AXE = Path("web/node_modules/axe-core/axe.min.js")
 SERIOUS = """async () => (await axe.run()).violations
   .filter((each) => ['serious', 'critical'].includes(each.impact))
   .map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(' ')).join(', ')}`)"""
-
-# What reaches past the right edge without a scroller of its own around it.
-TOO_WIDE = """() => { const edge = document.documentElement.clientWidth + 1;
-  const scrolls = (node) => node && node !== document.body &&
-    (['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(node).overflowX) ||
-     scrolls(node.parentElement));
-  return [...document.body.querySelectorAll('*')]
-    .filter((node) => node.getBoundingClientRect().right > edge && !scrolls(node.parentElement))
-    .slice(0, 5)
-    .map((node) => `${node.tagName.toLowerCase()}.${node.getAttribute('class') ?? ''}`)
-    .join(' '); }"""
 
 
 class Album:
@@ -133,16 +118,6 @@ class Album:
             await letters(page, browser, size, TEXT_PX)
         await speak(page, languages[0])
         await browser.detach()
-
-
-async def letters(page: Page, browser: CDPSession, size: tuple[int, int], px: int) -> None:
-    """A window of this size, whose person has chosen letters of this size in the browser.
-
-    Chromium forgets the letters whenever the window changes, so this is the way to change it.
-    """
-    await page.set_viewport_size({"width": size[0], "height": size[1]})
-    fonts = {"standard": px, "fixed": px}
-    await browser.send("Page.setFontSizes", {"fontSizes": fonts})
 
 
 async def speak(page: Page, language: str) -> None:

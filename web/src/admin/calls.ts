@@ -41,6 +41,8 @@ export interface HealthReport {
   free_disk_mib: number;
   storage: StorageForecast;
   rooms: number;
+  /** Since this server started: beyond the bounds of signaling/doorway.py. */
+  sockets_refused: number;
   events_waiting: number;
   recordings: Record<string, number>;
   /** Position of the first audit line that does not fit the chain; null while all do. */

@@ -1,10 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import type { KioskView, OrgUnitView } from '@/wire/api';
-import { kioskState, spokenCode, treeOf } from './words';
+import { kioskState, refusedSince, spokenCode, treeOf } from './words';
 
 const now = new Date('2026-05-25T02:00:00Z');
 const kiosk = (fields: Partial<KioskView>) =>
   ({ enrolled_at: null, last_seen_at: null, revoked_at: null, ...fields }) as KioskView;
+
+describe('refused connections', () => {
+  it('are told while more of them come, and no longer when none do', () => {
+    expect([refusedSince(0, 3), refusedSince(3, 3)]).toEqual([3, 0]);
+  });
+
+  it('say nothing on the first look, and are counted anew by a new server', () => {
+    expect([refusedSince(null, 40), refusedSince(40, 2)]).toEqual([0, 2]);
+  });
+});
 
 describe('a kiosk', () => {
   it('is waiting for its code until it was enrolled', () => {

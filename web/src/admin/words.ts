@@ -14,6 +14,15 @@ export function kioskState(kiosk: KioskView, now: Date): KioskState {
   return now.getTime() - Date.parse(kiosk.last_seen_at) <= HEARD_WITHIN_MS ? 'here' : 'away';
 }
 
+/**
+ * How many connections were refused between two reports, which is what asks for attention: the count
+ * itself only grows. A smaller count is that of a server that has started anew.
+ */
+export function refusedSince(before: number | null, count: number): number {
+  if (before === null) return 0;
+  return count < before ? count : count - before;
+}
+
 export interface UnitNode {
   unit: OrgUnitView;
   below: UnitNode[];
