@@ -683,7 +683,28 @@ static PyObject *hand_over(PyObject *module, PyObject *const *arguments, Py_ssiz
 #ifdef __x86_64__
 enum { RTP_RECORD = 2 };
 
-/* The bytes of journal.encode_batch. In two passes, the first of which only adds up. */
+/* What a batch holds of each track. */
+typedef struct {
+    long packets[256];
+    int64_t octets[256];
+} TrackCounts;
+
+static PyObject *listed(const TrackCounts *counts)
+{
+    PyObject *list = PyList_New(0);
+    for (int track = 0; list != NULL && track < 256; track++) {
+        if (counts->packets[track] == 0)
+            continue;
+        PyObject *row = Py_BuildValue("ilL", track, counts->packets[track],
+                                      (long long)counts->octets[track]);
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+/* journal.encode_batch. In two passes, the first of which only adds up. */
 static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)module;
@@ -708,6 +729,8 @@ static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_s
     if (made == NULL)
         return NULL;
     uint8_t *at = (uint8_t *)PyBytes_AS_STRING(made);
+    uint64_t from_ns = 0, to_ns = 0;
+    TrackCounts counts = {0};
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
         PyObject *item = PyList_GET_ITEM(batch, i);
         if (PyBytes_CheckExact(item)) {
@@ -718,18 +741,27 @@ static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_s
         PyObject *packet = PyTuple_GET_ITEM(item, 2);
         size_t length = (size_t)PyBytes_GET_SIZE(packet);
         uint64_t at_ns = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(item, 1));
+        uint8_t track = (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(item, 0));
+        from_ns = from_ns ? from_ns : at_ns;
+        to_ns = at_ns;
+        counts.packets[track]++;
+        counts.octets[track] += (int64_t)length;
         write_16(at, (uint16_t)length);
         at[2] = RTP_RECORD;
-        at[3] = (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(item, 0));
+        at[3] = track;
         write_32(at + 4, (uint32_t)(at_ns >> 32));
         write_32(at + 8, (uint32_t)at_ns);
         memcpy(at + RECORD_HEAD_BYTES, PyBytes_AS_STRING(packet), length);
         write_32(at + RECORD_HEAD_BYTES + length, crc32c(seed, at, RECORD_HEAD_BYTES + length));
         at += RECORD_HEAD_BYTES + length + CRC_BYTES;
     }
-    if (PyErr_Occurred())
-        Py_CLEAR(made);
-    return made;
+    PyObject *tracks = PyErr_Occurred() ? NULL : listed(&counts);
+    PyObject *batch_made = tracks == NULL ? NULL
+        : Py_BuildValue("OKKO", made, (unsigned long long)from_ns, (unsigned long long)to_ns,
+                        tracks);
+    Py_XDECREF(tracks);
+    Py_DECREF(made);
+    return batch_made;
 }
 
 static PyMethodDef encode_batch_method = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from media.journal import ArrivedPacket
+from media.journal import ArrivedPacket, EncodedBatch
 from media.router import Router
 from media.socket import Address, Outbox
 from media.srtp import SrtpSession
@@ -50,7 +50,7 @@ class Lane:
         """Datagrams `at` to `end` of an array of `struct mmsghdr`, in order. Returns the first that
         is not the common case and was not touched, or `end`. Media of `most_bytes` is not taken."""
 
-def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> bytes:
+def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> EncodedBatch:
     """As `journal.encode_batch`. Missing where the processor has no CRC32C instruction."""
 
 def take_in(fd: int, messages_address: int, most: int, /) -> int:

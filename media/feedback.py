@@ -372,18 +372,21 @@ class Feedback:
         for publication in leg.publications.values():
             if publication.name.kind == "video":
                 self._look_at(publication, now_ns)
-        flowing = [s for s in leg.sources.values() if s.publication.source is s]
-        moved = [s for s in flowing if s.received != s.received_sampled]
-        for source in moved:
-            source.received_sampled = source.received
+        lost, transits_ms = 0, {}
+        for source in leg.sources.values():
+            if source.publication.source is source:
+                lost += source.advanced - source.received
+                if source.received != source.received_sampled:
+                    source.received_sampled = source.received
+                    transits_ms[source.ssrc] = source.transit * 1000 / source.clock_rate
         is_changed = leg.uplink.sample(
             now_ns,
             packets=leg.packets_in,
             octets=leg.bytes_in,
-            lost=sum(s.advanced - s.received for s in flowing),
-            transits_ms={s.ssrc: s.transit * 1000 / s.clock_rate for s in moved},
+            lost=lost,
+            transits_ms=transits_ms,
         )
-        if not moved:
+        if not transits_ms:
             return
         if is_changed or not leg.allowed_at_ns:
             # The first word comes early: a browser believes it whole only in its first two seconds.

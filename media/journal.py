@@ -235,14 +235,20 @@ def encode_record(
 ArrivedPacket = tuple[int, int, bytes]
 """Track, CLOCK_MONOTONIC ns, the RTP packet."""
 
+EncodedBatch = tuple[bytes, int, int, list[tuple[int, int, int]]]
+"""The records, when the first packet in them arrived and when the last (0: there is none), and for
+each track with any, in the order of their indices: which, how many packets, of how many bytes."""
 
-def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> bytes:
+
+def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> EncodedBatch:
     """What arrived, in order, ready to append: packets become RTP records, bytes are records.
 
     The same bytes as `encode_record` gives, without copying any packet twice: this runs for every
     packet of every call, unless the same could be built in C (media/_fastlane.c).
     """
     parts: list[bytes] = []
+    from_ns = to_ns = 0
+    counts: dict[int, tuple[int, int, int]] = {}
     add, head_of, crc_of = parts.append, _HEAD.pack, _CRC.pack
     extend, kind = google_crc32c.extend, int(RecordType.RTP)
     for item in batch:
@@ -250,14 +256,17 @@ def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) ->
             add(item)
             continue
         track, at_ns, packet = item
+        from_ns, to_ns = from_ns or at_ns, at_ns
+        _, packets, octets = counts.get(track, (track, 0, 0))
+        counts[track] = (track, packets + 1, octets + len(packet))
         head = head_of(len(packet), kind, track, at_ns)
         add(head)
         add(packet)
         add(crc_of(extend(extend(seed, head), packet)))
-    return b"".join(parts)
+    return b"".join(parts), from_ns, to_ns, [counts[track] for track in sorted(counts)]
 
 
-encode_batch: Callable[[int, list[ArrivedPacket | bytes]], bytes]
+encode_batch: Callable[[int, list[ArrivedPacket | bytes]], EncodedBatch]
 try:
     from media import _fastlane
 

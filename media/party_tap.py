@@ -29,7 +29,8 @@ from media.segment import Chunk, Segment
 from media.taps import Intake
 from media.tracks import CodecInfo, TrackName
 
-SYNC_EVERY_NS: Final = 400_000_000
+SYNC_EVERY_NS: Final = 450_000_000
+"""Asked at each pass: less than half a second lies between two syncs."""
 RETRY_EVERY_NS: Final = 1_000_000_000
 SYNC_AT_MOST_NS: Final = 10_000_000_000
 """A disk that takes writes and refuses every sync costs one more segment each time it is asked, so
@@ -303,18 +304,15 @@ class PartyTap:
         if not taken:
             return
         # First: what cannot be encoded now (there may be no memory for it) must wait, not vanish.
-        data = journal.encode_batch(self._seed, taken)
+        data, from_ns, to_ns, counts = journal.encode_batch(self._seed, taken)
         del self.intake.pending[: len(taken)]
-        packets, from_ns, to_ns = 0, 0, 0
-        for item in taken:
-            if not isinstance(item, bytes):
-                track = self._tracks[item[0]]
-                track.packets += 1
-                track.bytes += len(item[2])
-                packets += 1
-                to_ns = item[1]
-                from_ns = from_ns or to_ns
-        self._carry(Chunk(data, len(taken), packets, from_ns, to_ns))
+        all_packets = 0
+        for index, packets, octets in counts:
+            track = self._tracks[index]
+            track.packets += packets
+            track.bytes += octets
+            all_packets += packets
+        self._carry(Chunk(data, len(taken), all_packets, from_ns, to_ns))
         self._taken_bytes += len(data)
 
     def _set_limit(self) -> None:
@@ -425,15 +423,28 @@ class PartyTap:
         self._carried_bytes += len(record)
         self._unsure_packets += forgotten.packets
 
+    def is_sync_due(self, now_ns: int) -> bool:
+        """Whether there is something to sync, and it is time. Asks for no lock: only the writer's
+        thread makes it so."""
+        segment = self._segment
+        if segment is None or segment.syncing:
+            return False
+        if not segment.unsynced and not segment.is_sealed:
+            return False
+        return now_ns - self._synced_at_ns >= _sync_every_ns(self._failed_syncs)
+
     def sync_due(self, now_ns: int) -> "DueSync | None":
-        """The sync to be made now, if there is one: who gets it must make it."""
+        """A sync, if there is something to sync: who gets it must make it.
+
+        Not before its time for a disk that has refused the last one (`_sync_every_ns`).
+        """
         with self._disk_lock:
             segment = self._segment
             if segment is None or segment.syncing:
                 return None
             if not segment.unsynced and not segment.is_sealed:
                 return None
-            if now_ns - self._synced_at_ns < _sync_every_ns(self._failed_syncs):
+            if self._failed_syncs and not self.is_sync_due(now_ns):
                 return None
             segment.sync_began_ns = now_ns
             return DueSync(self, segment)

@@ -517,7 +517,7 @@ class Peer:
     def _note_halt(self, since_ns: int, now_ns: int) -> None:
         """If it is we who were not there: the process stood still between two looks. All that had
         waited for it came late, and of some nothing is left."""
-        if self._is_sending and since_ns and now_ns - since_ns > SILENT_AFTER_NS:
+        if since_ns and now_ns - since_ns > SILENT_AFTER_NS and self._is_sending:
             self._mark(MarkKind.SILENT, since_ns)
             self._mark(MarkKind.BACK, now_ns)
 

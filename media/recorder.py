@@ -314,8 +314,11 @@ class Recorder:
 
     def sync_due(self) -> list[DueSync]:
         """The syncs to be made now; whoever asks makes every one of them."""
-        now_ns = self._clock.monotonic_ns()
-        found = [tap.sync_due(now_ns) for tap in self._legs.open]
+        now_ns, legs = self._clock.monotonic_ns(), self._legs.open
+        if not any(tap.is_sync_due(now_ns) for tap in legs):
+            return []
+        # Files that are synced together are so from then on, and cost their disk less.
+        found = [tap.sync_due(now_ns) for tap in legs]
         return [due for due in found if due is not None]
 
     async def close(self) -> None:

@@ -538,7 +538,7 @@ def test_a_pass_without_memory_loses_nothing_and_stops_nobody_else(
     talk = Talk(tmp_path / "recording", OsDisk())
     real, left = journal.encode_batch, 3
 
-    def scarce(seed: int, batch: list[journal.ArrivedPacket | bytes]) -> bytes:
+    def scarce(seed: int, batch: list[journal.ArrivedPacket | bytes]) -> journal.EncodedBatch:
         nonlocal left
         left -= 1
         if left in (0, 1):
@@ -581,3 +581,53 @@ def open_files(directory: Path) -> list[str]:
         except OSError:
             continue  # the listing's own
     return [name for name in names if str(directory) in name]
+
+
+class OneRefused(OsDisk):
+    """Refuses to sync the files of one party."""
+
+    def __init__(self, party: str) -> None:
+        self.refused: set[int] = set()
+        self._party = party
+
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
+        if self._party in path.name:
+            self.refused.add(fd)
+        return fd
+
+    def sync(self, fd: int) -> None:
+        if fd in self.refused:
+            raise OSError(errno.EIO, "no")
+        super().sync(fd)
+
+
+def test_files_of_one_recording_are_synced_together(tmp_path: Path) -> None:
+    talk = Talk(tmp_path / "recording", OsDisk())
+    talk.go_on()
+    talk.clock.advance(timedelta(milliseconds=300))
+    late = talk.recorder.party(ParticipantId("c" * 32), 1, "label", "role")
+    talk.taps.append(late)
+    talk.tracks.append(late.open_track(9, TrackName.MICROPHONE, OPUS))
+    talk.go_on()
+    assert talk.recorder.sync_due() == []
+    for _ in range(2):
+        talk.clock.advance(timedelta(milliseconds=150))
+        talk.recorder.write_through()
+        due = talk.recorder.sync_due()
+        assert len(due) == 3
+        for one in due:
+            one.sync(talk.clock.monotonic_ns())
+        talk.go_on(5)
+    talk.recorder.seal_now()
+
+
+def test_a_disk_that_refuses_one_file_is_not_asked_for_it_with_every_other(tmp_path: Path) -> None:
+    disk = OneRefused(PARTIES[0])
+    talk = Talk(tmp_path / "recording", disk)
+    talk.go_on(200)
+    assert talk.told == "trouble"
+    mine = [p for p in journal.journals_in(talk.directory) if PARTIES[0] in p.name]
+    assert 2 <= len(mine) <= 8, "each refusal costs a segment, so they become rarer"
+    disk.refused = set()
+    talk.recorder.seal_now()
