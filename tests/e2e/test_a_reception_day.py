@@ -19,6 +19,7 @@ from tests.e2e.clips import Clip, likeness
 from tests.e2e.records import case_with_recording, check_files, file_of, loudness, of_kind
 from tests.support.browser import complaints_of, person
 from tests.support.media_material import beep_times_ms, flash_times_ms
+from tests.support.phone import too_wide
 from tests.support.prefecture_process import Living
 
 COUNTY = "513328"
@@ -143,6 +144,7 @@ async def check_replay(living: Living, two: Two, case: dict[str, Any]) -> None:
     )
     assert position > 0.2
     assert width >= 640
+    assert await too_wide(page) == {}
 
     admin = await living.desk.as_("guanli")
     lines = await ask(admin, "GET", "/api/admin/audit")
