@@ -388,6 +388,8 @@ def _check_numbers(media: MediaDescription) -> None:
 
 
 def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
+    """The SSRCs that are announced, and for each that of its repairs (RFC 5576 §4.1, §4.2), at most
+    four. Raises SdpRefused for numbers that no SSRC can have."""
     repairs = {
         group.items[0]: group.items[1]
         for group in media.ssrc_group
@@ -395,6 +397,8 @@ def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
     }
     known = [description.ssrc for description in media.ssrc]
     repairing = set(repairs.values())
+    if not all(0 <= ssrc < 1 << 32 for ssrc in (*known, *repairs, *repairing)):
+        raise SdpRefused("not_sdp", "An SSRC is a number of 32 bits.")
     return tuple(
         (ssrc, int(repairs[ssrc]) if ssrc in repairs else None)
         for ssrc in known

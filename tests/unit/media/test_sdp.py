@@ -140,6 +140,8 @@ def test_lower_case_and_further_fingerprints_are_fine() -> None:
         ([("a=extmap:3", "a=extmap:5")], "extensions"),
         ([("a=rtpmap:96 VP8/90000", "a=rtpmap:96")], "not_sdp"),
         ([("a=ssrc:11 cname:c", "a=ssrc:eleven cname:c")], "not_sdp"),
+        ([("a=ssrc:11 cname:c", "a=ssrc:4294967296 cname:c")], "not_sdp"),
+        ([("a=ssrc:11 cname:c", "a=ssrc:-1 cname:c")], "not_sdp"),
     ],
 )
 def test_an_answer_we_do_not_speak_is_refused_in_words(
