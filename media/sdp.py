@@ -391,7 +391,7 @@ def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
     """The SSRCs that are announced, and for each that of its repairs (RFC 5576 §4.1, §4.2), at most
     four. Raises SdpRefused for numbers that no SSRC can have."""
     repairs = {
-        group.items[0]: group.items[1]
+        int(group.items[0]): int(group.items[1])
         for group in media.ssrc_group
         if group.semantic == "FID" and len(group.items) == 2
     }
@@ -399,8 +399,4 @@ def sources_of(media: MediaDescription) -> tuple[tuple[int, int | None], ...]:
     repairing = set(repairs.values())
     if not all(0 <= ssrc < 1 << 32 for ssrc in (*known, *repairs, *repairing)):
         raise SdpRefused("not_sdp", "An SSRC is a number of 32 bits.")
-    return tuple(
-        (ssrc, int(repairs[ssrc]) if ssrc in repairs else None)
-        for ssrc in known
-        if ssrc not in repairing
-    )[:4]
+    return tuple((ssrc, repairs.get(ssrc)) for ssrc in known if ssrc not in repairing)[:4]
