@@ -22,7 +22,7 @@ from core.errors import ReceptionError
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from media.manifest import Problem
+    from media.verification import Problem
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 recording = typer.Typer(no_args_is_help=True, help="Look into, check and repair recordings.")
@@ -143,18 +143,19 @@ def recording_verify(
     as_json: AsJson = False,
 ) -> None:
     """Read everything again and compare it with the manifest. Changes nothing."""
-    from media import erasure, manifest
+    from media import erasure
+    from media.verification import RESTORED, Problem, verify
 
     if chain:
         _verify_chain(directory, as_json=as_json)
         return
-    result = manifest.verify(directory)
+    result = verify(directory)
     is_erased = erasure.is_erased(directory)
     if is_erased:
         result = replace(result, problems=tuple(_beside_the_missing(directory, result.problems)))
     if key and result.signed_by != key:
         words = "This recording is not signed by that key."
-        problem = manifest.Problem("manifest.sig", "other_key", words)
+        problem = Problem("manifest.sig", "other_key", words)
         result = replace(result, problems=(*result.problems, problem))
     if as_json:
         typer.echo(json.dumps(asdict(result), ensure_ascii=False))
@@ -165,7 +166,7 @@ def recording_verify(
         typer.echo(f"signed by {result.signed_by}" if result.signed_by else "not signed")
         if is_erased:
             typer.echo("deleted by the rules: certificate.json says when, and by whose word")
-    if any(problem.code != manifest.RESTORED for problem in result.problems):
+    if any(problem.code != RESTORED for problem in result.problems):
         raise typer.Exit(1)
 
 
@@ -173,7 +174,7 @@ def _beside_the_missing(directory: Path, problems: Iterable["Problem"]) -> Itera
     """Of a recording that was deleted by the rules only its certificate must be there and hold."""
     from cases import certificate
     from media import erasure
-    from media.manifest import Problem
+    from media.verification import Problem
 
     yield from (problem for problem in problems if problem.code != "missing")
     try:

@@ -41,6 +41,7 @@ from media.journal import (
 from media.mux import RESULT_NAME, MuxFailed, mux, read_result
 from media.sdp import H264, OPUS, VP8
 from media.tracks import TrackName
+from media.verification import verify
 
 SECOND: Final = 1_000_000_000
 T0_NS: Final = 1_000 * SECOND
@@ -273,7 +274,7 @@ def _manifest() -> Taste:
 
     def taste(data: bytes) -> None:
         book.write_bytes(data)
-        found = manifest.verify(directory)
+        found = verify(directory)
         assert found.problems or found.journals == 1, "a journal that is not in the book is missed"
         try:
             inspection.inspect(directory)

@@ -39,6 +39,7 @@ from core.errors import ReceptionError
 from media import journal, manifest, mux, scan, signing
 from media.journal import JournalDamaged, RecordType
 from media.signing import Signer
+from media.verification import verify
 
 PROMISED_MS: Final = 1000
 PLAYS_FROM_PACKETS: Final = 100
@@ -193,7 +194,7 @@ class _Judge:
             return False
         if _contents(directory) != before:
             self.tally.fault("not_idempotent", where)
-        found = manifest.verify(directory)
+        found = verify(directory)
         if not found.is_intact or found.signed_by is None:
             self.tally.fault("not_intact", f"{where}: {found.problems[:1]}")
         return True

@@ -42,6 +42,7 @@ from media.model import Recording, RecordingFile, RecordingState
 from media.sdp import OPUS
 from media.signing import Signer
 from media.tracks import TrackName
+from media.verification import verify
 
 KILL_EVERY: Final = 5
 LATEST_KILL: Final = 14
@@ -214,7 +215,7 @@ def _begins_with(path: Path, data: bytes) -> bool:
 
 
 def _is_intact(directory: Path, key: Path) -> bool:
-    found = manifest.verify(directory)
+    found = verify(directory)
     return found.is_intact and found.signed_by is not None and Signer.at(key) is not None
 
 
@@ -272,7 +273,7 @@ class _Field:
             ),
             left_over=(directory / "work").exists() + len(list(directory.glob("*.part"))),
             locks_left=_is_locked(directory),
-            not_intact=not manifest.verify(directory).is_intact,
+            not_intact=not verify(directory).is_intact,
         )
         # Of a killed process nobody can ask what it had done: only that none is done too often.
         found["steps_doubled"] += sum(times > 1 for times in steps.values())

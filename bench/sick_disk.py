@@ -42,6 +42,7 @@ from media.node import MediaNode, MediaRoom, be_prompt
 from media.recorder import Recorder
 from media.rtp import HEADER
 from media.tracks import TrackName
+from media.verification import verify
 
 HOUSE: Final = Path(__file__).resolve().parent.parent
 LOOK_EVERY_S: Final = 0.05
@@ -356,7 +357,7 @@ def _judged(plan: Plan, end: dict[str, Any], talk: Talk, directory: Path) -> dic
         "unexplained": unexplained,
         "segments": len(book.journals),
         "unreadable": len(book.unreadable),
-        "intact": manifest.verify(directory).is_intact,
+        "intact": verify(directory).is_intact,
         "gap_ms": sum((gap.to_ns - gap.from_ns) // 1_000_000 for gap in gaps),
     }
 

@@ -28,7 +28,8 @@ Recorded (the lower half; knows no sockets)
     writer    the one thread that writes, the few that sync;  disk: the system calls of both
     journal   append-only, checksummed records; recovery cuts the torn tail
     unread    reading on where a disk does not give everything back
-    manifest  the book that closes a recording; recovery; chain, signing: none gone, none changed
+    manifest  the book that closes a recording; recovery
+    verification · chain · signing      a recording read against its book: none gone, none changed
     inspection  what is in a recording, for a person at a console
     mux       journals → one seekable file per party, without transcoding, on one timeline
     reel      its labour with every packet in C (_reel.c), where that could be built; same bytes

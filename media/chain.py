@@ -26,7 +26,8 @@ from typing import Final
 from core.errors import Malformed
 from media import manifest
 from media.journal import JournalDamaged
-from media.manifest import Problem, RecordingBusy
+from media.manifest import RecordingBusy
+from media.verification import Problem
 
 LEDGER_NAME: Final = "closed.jsonl"
 _LOCK_NAME: Final = "closed.lock"
@@ -231,7 +232,7 @@ class Chain:
         try:
             book = manifest.read_manifest(directory)
         except JournalDamaged:
-            return None  # `manifest.verify` says so of the recording itself
+            return None  # `verification.verify` says so of the recording itself
         return None if book is None else book.previous_sha256
 
 

@@ -33,6 +33,7 @@ from media.journal import JournalUnreadable
 from media.mux import MuxedFile, MuxResult
 from media.signing import Signer
 from media.speech import Listener
+from media.verification import verify
 
 SEAL_PATIENCE_S: Final = 60.0
 """The hub that ended the session may still be closing its journals."""
@@ -224,7 +225,7 @@ def _verified(job: Job, tell: Tell) -> MuxResult:
 
     Raises `NotVerified`.
     """
-    found = manifest.verify(Path(job.recording))
+    found = verify(Path(job.recording))
     if not found.is_intact:
         words = "; ".join(f"{problem.path}: {problem.words}" for problem in found.problems[:5])
         if all(problem.code == "disk" for problem in found.changes):

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from media import erasure, ffmpeg, manifest, unread
 from media.journal import JournalDamaged
-from media.manifest import Problem
 from media.unread import Stretch
+from media.verification import Problem, signed_by
 
 STATE_NAME: Final = "scrub.json"
 DUE_AFTER: Final = timedelta(days=6)
@@ -208,8 +208,8 @@ def _vouched_for(
         if book is None:
             problems.append(Problem(manifest.FILE_NAME, "missing", "The manifest is gone."))
         else:
-            signed_by = manifest.signed_by(directory, problems)
-            if public_key and signed_by not in (None, public_key):
+            key = signed_by(directory, problems)
+            if public_key and key not in (None, public_key):
                 words = "This recording is signed by another key than the house's."
                 problems.append(Problem("manifest.sig", "other_key", words))
             # Of a recording that was deleted by the rules the book stays, and the journals do not.

@@ -14,7 +14,7 @@ from app.seed import Founding, found
 from app.seed_facts import PAST_VISITS
 from core.db import Database
 from core.settings import Settings
-from media.manifest import verify
+from media.verification import verify
 from tests.integration.test_a_killed_server import hours_from_now
 from tests.support.postgres import PostgresCluster
 from tests.support.redis import running_redis

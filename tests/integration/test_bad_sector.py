@@ -24,6 +24,7 @@ from core.settings import Settings
 from media import inspection, jobs, journal, manifest
 from media.ffmpeg import decode_fully
 from media.model import Recording, RecordingState
+from media.verification import RESTORED, verify
 from tests.integration.test_finishing_faults import (
     AT_ONCE,
     KIOSK,
@@ -92,7 +93,7 @@ def test_one_unreadable_block_is_left_out_and_named_and_a_retry_makes_it_whole(
     assert saw["second"] == {"playable": True, "complete": True, "again": []}
     assert (whole["state"], whole["error_code"], whole["gaps"]) == ("ready", None, [])
     [problem] = whole["problems"]
-    assert problem["code"] == manifest.RESTORED and whole["is_intact"]
+    assert problem["code"] == RESTORED and whole["is_intact"]
     assert saw["originals_after"] == saw["originals"]
 
 
@@ -146,7 +147,7 @@ async def _seen(house: House) -> dict[str, Any]:
     files = await house.files()
     book = manifest.read_manifest(house.directory)
     assert book is not None
-    found = manifest.verify(house.directory)
+    found = verify(house.directory)
     return {
         "state": recording.state,
         "error_code": recording.error_code,

@@ -29,6 +29,7 @@ from core.settings import Settings
 from media import jobs, journal, manifest
 from media.ffmpeg import Limits, decode_fully, ffmpeg_path
 from media.model import Recording, RecordingFile, RecordingState
+from media.verification import verify
 from media.warm import WarmParent
 from tests.support.databases import create_tables
 from tests.support.media_material import STARTED, Speaker, flash_and_beep, record
@@ -152,7 +153,7 @@ async def test_ffmpeg_that_eats_memory_is_stopped_and_what_was_made_stays(
     assert [file.kind for file in files] == ["party", "party"]
     for file in files:
         assert decode_fully(house.blobs.local_path(file.blob_key)).video_frames > 0
-    assert originals(house.directory) == before and manifest.verify(house.directory).is_intact
+    assert originals(house.directory) == before and verify(house.directory).is_intact
 
 
 async def test_a_child_without_memory_says_so_and_a_retry_with_enough_goes_through(

@@ -24,6 +24,7 @@ from media import jobs, journal, manifest
 from media.ffmpeg import decode_fully
 from media.journal import RecordType
 from media.model import Recording, RecordingFile, RecordingState
+from media.verification import verify
 from tests.support.databases import create_tables
 from tests.support.media_material import STARTED, Speaker, flash_and_beep, record, talking_head
 
@@ -81,7 +82,7 @@ def test_killed_while_recording_loses_less_than_a_tenth_of_a_second(tmp_path: Pa
         assert process.returncode == -signal.SIGKILL
         times = {int(n): int(ns) for n, ns in (line.split() for line in sent if line.count(" "))}
         book = manifest.recover(directory)
-        assert manifest.verify(directory).is_intact and book.sealed_by == "recovery"
+        assert verify(directory).is_intact and book.sealed_by == "recovery"
         kept = [int(packet[:12]) for packet in packets_in(directory)]
         assert kept == list(range(len(kept)))  # nothing is missing before the end
         lost = [ns for number, ns in times.items() if number >= len(kept)]
@@ -123,7 +124,7 @@ def test_a_limit_reached_in_mid_call_is_survived_and_space_that_returns_is_used(
     assert told["troubled"] and told["state"] == "recording" and told["lost"] == 0
     assert len(journal.journals_in(tmp_path / "rec")) >= 2
     assert [int(p[:12]) for p in packets_in(tmp_path / "rec")] == list(range(told["sent"]))
-    assert manifest.verify(tmp_path / "rec").is_intact
+    assert verify(tmp_path / "rec").is_intact
 
 
 def test_eight_processes_that_recover_at_once_write_one_manifest(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_eight_processes_that_recover_at_once_write_one_manifest(tmp_path: Path)
     answers = [process.communicate(timeout=90) for process in started]
     assert [process.returncode for process in started] == [0] * 8, answers
     assert len({out for out, _ in answers}) == 1
-    assert manifest.verify(tmp_path / "rec").is_intact
+    assert verify(tmp_path / "rec").is_intact
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ async def test_a_captured_recording_becomes_ready_step_by_step(house: House) -> 
         assert decode_fully(path).video_frames > 0
     assert recording.timeline["speech"]
     assert not (directory / "work").exists()
-    assert manifest.verify(directory).is_intact
+    assert verify(directory).is_intact
     percents = [percent for _, percent in seen]
     assert percents == sorted(percents) and len(set(percents)) > 3
 

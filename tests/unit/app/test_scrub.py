@@ -14,6 +14,7 @@ from core.clock import LOCAL_ZONE
 from media import manifest, scrub
 from media.scrub import FinishedFile, Look, Pace, Round, State, Wanted
 from media.signing import Signer
+from media.verification import Problem
 from tests.support.journals import small_journal
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -96,7 +97,7 @@ def test_a_recording_whose_book_is_gone_is_missed(tmp_path: Path) -> None:
 
 def test_a_state_tells_when_it_was_last_whole(tmp_path: Path) -> None:
     directory = recording(tmp_path)
-    damage = (manifest.Problem("a", "sha256", "changed"),)
+    damage = (Problem("a", "sha256", "changed"),)
     state = State(NOW, NOW, ()).after(Look("r", 1, damage), NOW + timedelta(days=6))
     scrub.write_state(directory, state)
     assert scrub.read_state(directory) == state
@@ -108,7 +109,7 @@ def test_a_state_tells_when_it_was_last_whole(tmp_path: Path) -> None:
 def test_a_round_and_a_look_survive_the_pipe() -> None:
     asked = Round((Wanted("/r", (FinishedFile("/f", "00"),)),), 5, "key")
     assert Round.decode(json.dumps(asdict(asked))) == asked
-    look = Look("r", 3, (manifest.Problem("a", "b", "c"),))
+    look = Look("r", 3, (Problem("a", "b", "c"),))
     assert Look.decode(json.dumps(asdict(look)).encode()) == look
 
 

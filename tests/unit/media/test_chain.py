@@ -12,6 +12,7 @@ import pytest
 
 from media import chain, manifest
 from media.chain import Chain
+from media.verification import verify
 from tests.support.journals import small_journal
 
 AT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -137,7 +138,7 @@ def test_a_closer_killed_at_any_sync_or_rename_neither_forks_the_chain_nor_is_lo
         close(recordings, "b")
         found = Chain(recordings).verify()
         assert (found.links, found.problems, found.unchained) == (3, (), 0), f"killed at {number}"
-        assert all(manifest.verify(recordings / name).is_intact for name in "abc")
+        assert all(verify(recordings / name).is_intact for name in "abc")
         follows = {n: manifest.read_manifest(recordings / n) for n in "abc"}
         assert len({book.previous_sha256 for book in follows.values() if book}) == 3
     assert kills >= 6

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from media import journal, manifest, mux
+from media import journal, mux
 from media.ffmpeg import decode_fully
 from media.journal import RecordType
+from media.verification import verify
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 VERSIONS = sorted(path for path in GOLDEN.iterdir() if (path / "expected.json").exists())
@@ -38,7 +39,7 @@ def test_every_record_reads_as_it_did_when_it_was_written(golden: Path) -> None:
 @pytest.mark.parametrize("golden", VERSIONS, ids=lambda path: path.name)
 def test_its_book_is_intact_and_signed_and_its_files_play(golden: Path, tmp_path: Path) -> None:
     recording = Path(shutil.copytree(golden, tmp_path / "recording"))
-    found = manifest.verify(recording)
+    found = verify(recording)
     assert found.problems == ()
     assert found.signed_by == json.loads((golden / "expected.json").read_bytes())["signed_by"]
     result = mux.mux(recording, tmp_path / "files")

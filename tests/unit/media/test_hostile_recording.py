@@ -16,6 +16,7 @@ from media.mux import RESULT_NAME, mux, read_result
 from media.rtp import HEADER as RTP_HEADER
 from media.sdp import OPUS
 from media.timing import MAX_LEAP_S, SteadyClock
+from media.verification import verify
 
 DEEP = b"[" * 50_000
 
@@ -101,7 +102,7 @@ def test_a_manifest_names_only_journals_beside_it(tmp_path: Path, path: object) 
     book = json.loads((tmp_path / manifest.FILE_NAME).read_bytes())
     book["journals"][0]["path"] = path
     (tmp_path / manifest.FILE_NAME).write_text(json.dumps(book))
-    found = manifest.verify(tmp_path)
+    found = verify(tmp_path)
     assert [problem.code for problem in found.problems] == ["manifest_damaged"]
 
 

@@ -28,6 +28,7 @@ from media.journal import (
     TrackRecord,
 )
 from media.tracks import CodecInfo, TrackName
+from media.verification import verify
 from tests.support.journals import small_journal
 
 VP8 = CodecInfo("video/VP8", 96, 90_000, 1, "")
@@ -49,7 +50,7 @@ def test_what_the_disk_does_not_give_back_is_told_in_words(
         journal.open_journal(path),
     ):
         pytest.fail("a mapping that may end in SIGBUS")
-    found = manifest.verify(tmp_path)
+    found = verify(tmp_path)
     assert not found.is_intact
     assert [(one.path, one.code) for one in found.problems] == [(path.name, "disk")]
     assert "Input/output error" in inspection.inspect_text(tmp_path)
@@ -166,7 +167,7 @@ def test_recovery_cuts_a_torn_tail_seals_and_is_idempotent(tmp_path: Path) -> No
     assert after_first.startswith(b"".join(pieces[:-1]))
     assert read_payloads(path) == payloads[:-1]
     assert first.journals[0].sealed == SealReason.RECOVERED
-    assert manifest.verify(tmp_path).is_intact
+    assert verify(tmp_path).is_intact
 
 
 def test_recovery_interrupted_at_any_byte_of_its_seal_ends_the_same(tmp_path: Path) -> None:
@@ -216,9 +217,9 @@ def test_every_single_flipped_bit_of_a_finished_recording_is_found(tmp_path: Pat
         bad = bytearray(good)
         bad[position] ^= 1 << position % 8
         path.write_bytes(bad)
-        assert not manifest.verify(tmp_path).is_intact, f"byte {position}"
+        assert not verify(tmp_path).is_intact, f"byte {position}"
     path.write_bytes(good)
-    assert manifest.verify(tmp_path).is_intact
+    assert verify(tmp_path).is_intact
 
 
 def test_missing_foreign_and_shortened_journals_are_found(tmp_path: Path) -> None:
@@ -226,12 +227,12 @@ def test_missing_foreign_and_shortened_journals_are_found(tmp_path: Path) -> Non
     manifest.recover(tmp_path)
     good = path.read_bytes()
     path.write_bytes(good[:-1])
-    assert {p.code for p in manifest.verify(tmp_path).problems} >= {"size", "sha256"}
+    assert {p.code for p in verify(tmp_path).problems} >= {"size", "sha256"}
     path.unlink()
-    assert [p.code for p in manifest.verify(tmp_path).problems] == ["missing"]
+    assert [p.code for p in verify(tmp_path).problems] == ["missing"]
     path.write_bytes(good)
     (tmp_path / journal.journal_name(ParticipantId("x"), 1, 0)).write_bytes(good)
-    assert [p.code for p in manifest.verify(tmp_path).problems] == ["not_in_manifest"]
+    assert [p.code for p in verify(tmp_path).problems] == ["not_in_manifest"]
 
 
 def test_a_journal_that_is_in_the_manifest_twice_is_told(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_journal_that_is_in_the_manifest_twice_is_told(tmp_path: Path) -> None
     book = json.loads((tmp_path / manifest.FILE_NAME).read_bytes())
     book["journals"] *= 2
     (tmp_path / manifest.FILE_NAME).write_text(json.dumps(book), encoding="utf-8")
-    found = manifest.verify(tmp_path)
+    found = verify(tmp_path)
     assert [(p.path, p.code) for p in found.problems] == [(path.name, "twice")]
 
 

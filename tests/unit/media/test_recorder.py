@@ -18,6 +18,7 @@ from media.disk import OsDisk
 from media.journal import NO_TRACK, MarkKind, RecordType, SealReason
 from media.recorder import Recorder, RecordingState, RecordingUnavailable, Trouble
 from media.tracks import CodecInfo, TrackName
+from media.verification import verify
 
 OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
 STARTED = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
@@ -144,7 +145,7 @@ async def test_sealed_recording_is_intact_and_complete(desk: Desk) -> None:
     desk.send(100)
     sealed = await desk.recorder.seal()
     assert desk.kept() == desk.sent
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
     assert sealed.manifest.journals[0].sealed == SealReason.ENDED
     assert sealed.lost_packets == 0
     assert (await desk.recorder.seal()) == sealed
@@ -156,7 +157,7 @@ async def test_packets_after_the_seal_are_ignored(desk: Desk) -> None:
     desk.send(1)
     desk.tick()
     assert desk.kept() == desk.sent[:3]
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 @pytest.mark.parametrize("fits", [0, 1, 50, 500])
@@ -182,7 +183,7 @@ async def test_on_a_full_disk_the_call_goes_on_and_nothing_is_lost_when_space_re
     desk.send(5)
     sealed = await desk.recorder.seal()
     assert desk.kept() == desk.sent
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
     assert len(sealed.manifest.journals) == 2
 
 
@@ -371,7 +372,7 @@ async def test_a_pass_that_comes_late_writes_nothing_where_another_may_write(des
     assert [path.name for path in journal.journals_in(desk.directory)] == [
         entry.path for entry in book.journals
     ]
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 async def test_a_packet_that_slips_in_while_the_recording_is_closed_begins_no_file(
@@ -393,7 +394,7 @@ async def test_a_closed_recording_is_not_opened_again(desk: Desk) -> None:
     await desk.recorder.seal()
     with pytest.raises(manifest.RecordingBusy):
         desk.open()
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 async def test_a_seal_beside_a_running_sync_leaves_no_file_open(desk: Desk) -> None:
@@ -405,7 +406,7 @@ async def test_a_seal_beside_a_running_sync_leaves_no_file_open(desk: Desk) -> N
         desk.recorder.seal(), asyncio.to_thread(claimed.sync, desk.clock.monotonic_ns())
     )
     assert _open_files(desk.directory) == []
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 async def test_a_sync_that_fails_while_the_file_is_being_closed_is_heard(
@@ -460,7 +461,7 @@ def test_a_line_that_breaks_often_leaves_its_packets_and_nothing_else(desk: Desk
     assert desk.kept() == desk.sent
     book = desk.recorder.seal_now().manifest
     assert [entry.sealed for entry in book.journals] == [SealReason.ENDED] * 29
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 def test_a_line_that_breaks_often_over_a_full_disk_fills_one_buffer_and_not_one_a_leg(
@@ -520,7 +521,7 @@ def test_a_leg_that_ends_on_a_sick_disk_is_closed_when_that_is_well(desk: Desk) 
     assert desk.recorder.status().tracks[0].packets == len(desk.sent)
     assert desk.kept() == desk.sent
     desk.recorder.seal_now()
-    assert manifest.verify(desk.directory).is_intact
+    assert verify(desk.directory).is_intact
 
 
 def test_an_ended_leg_whose_only_unsynced_record_is_its_seal_is_over_all_the_same(

@@ -21,6 +21,7 @@ from media.disk import OsDisk
 from media.journal import LostPackets, RecordType
 from media.recorder import Recorder, RecordingState, RecordingUnavailable
 from media.tracks import CodecInfo, TrackName
+from media.verification import verify
 
 OPUS = CodecInfo("audio/opus", 111, 48_000, 2, "")
 STARTED = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
@@ -189,7 +190,7 @@ def test_whichever_call_fails_the_talk_goes_on_and_nothing_is_lost(
         assert talk.gaps() == []
         book = manifest.recover(talk.directory, patience_s=0)
         assert not book.unreadable
-        assert manifest.verify(talk.directory).is_intact
+        assert verify(talk.directory).is_intact
         assert open_files(talk.directory) == []
 
 
@@ -224,7 +225,7 @@ def test_a_fault_at_the_very_end_leaves_what_recovery_can_close(tmp_path: Path) 
             talk.recorder.close_now(patience_s=0)
             manifest.recover(talk.directory, patience_s=0)
             assert synced <= talk.kept() <= set(talk.sent)
-            assert manifest.verify(talk.directory).is_intact
+            assert verify(talk.directory).is_intact
     assert faults >= 4
 
 

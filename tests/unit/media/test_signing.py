@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from core.errors import Malformed
 from media import manifest, signing
 from media.signing import KeyUnusable, Signature, Signer
+from media.verification import verify
 from tests.support.media_material import Speaker, record, talking_head
 
 KIOSK = "a" * 32
@@ -30,7 +31,7 @@ def recording(tmp_path: Path, signer: Signer) -> Path:
 
 
 def test_a_signed_recording_names_its_key(recording: Path, signer: Signer) -> None:
-    found = manifest.verify(recording)
+    found = verify(recording)
     assert found.problems == ()
     assert found.signed_by == base64.b64encode(signer.public_key).decode()
 
@@ -44,7 +45,7 @@ def test_any_changed_byte_of_the_manifest_is_found(recording: Path) -> None:
         changed = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
         assert not signature.is_over(changed)
     path.write_bytes(whole.replace(b'"petitioner"', b'"official"'))
-    found = manifest.verify(recording)
+    found = verify(recording)
     assert not found.is_intact and found.signed_by is None
     assert [problem.code for problem in found.problems] == ["signature"]
 
@@ -55,7 +56,7 @@ def test_another_key_can_sign_but_not_in_the_houses_name(
     stranger = Signer.at(tmp_path / "stranger")
     data = (recording / manifest.FILE_NAME).read_bytes()
     (recording / signing.FILE_NAME).write_bytes(stranger.sign(data).encode())
-    found = manifest.verify(recording)
+    found = verify(recording)
     assert found.signed_by != base64.b64encode(signer.public_key).decode()
 
 
@@ -63,11 +64,11 @@ def test_a_signature_that_a_crash_left_out_is_added_and_then_kept(
     recording: Path, signer: Signer
 ) -> None:
     (recording / signing.FILE_NAME).unlink()
-    assert manifest.verify(recording).signed_by is None
+    assert verify(recording).signed_by is None
     manifest.recover(recording, signer=signer)
     first = (recording / signing.FILE_NAME).read_bytes()
     manifest.recover(recording, signer=signer)
-    assert manifest.verify(recording).signed_by is not None
+    assert verify(recording).signed_by is not None
     assert (recording / signing.FILE_NAME).read_bytes() == first
 
 

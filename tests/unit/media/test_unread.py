@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from media import inspection, journal, manifest, mux, scan, scrub, unread
 from media.journal import JournalDamaged, JournalUnreadable
+from media.verification import RESTORED, verify
 from tests.support.journals import T0_NS, small_journal
 from tests.support.media_material import Speaker, flash_and_beep, record
 
@@ -152,7 +153,7 @@ def test_an_unsealed_journal_behind_a_bad_page_is_neither_cut_nor_sealed(
     assert entry.sealed == "" and entry.blanks == ((pages * PAGE, len(before)),)
     assert entry.unread[0].from_ms is not None and entry.unread[0].to_ms is None
     assert manifest.read_manifest(tmp_path) == book == manifest.recover(tmp_path)
-    found = manifest.verify(tmp_path)
+    found = verify(tmp_path)
     assert [problem.code for problem in found.problems] == ["unread"] and found.is_intact
 
 
@@ -163,24 +164,24 @@ def test_what_is_there_again_is_said_to_be_proven_only_where_a_seal_proves_it(
     (tmp_path / "sealed" / manifest.FILE_NAME).unlink()
     (tmp_path / "open").mkdir()
     small_journal(tmp_path / "open", "s", packets=400)
-    for name, code in (("sealed", manifest.RESTORED), ("open", "unread")):
+    for name, code in (("sealed", RESTORED), ("open", "unread")):
         directory = tmp_path / name
         [path] = journal.journals_in(directory)
         whole = path.read_bytes()
         sicken(path, [1])
         manifest.recover(directory, leaving_out=True)
         sicken(path, [])
-        found = manifest.verify(directory)
+        found = verify(directory)
         assert [problem.code for problem in found.problems] == [code] and found.is_intact
         # Whatever it was, it was not this.
         path.write_bytes(whole[:PAGE] + bytes(PAGE) + whole[2 * PAGE :])
-        found = manifest.verify(directory)
+        found = verify(directory)
         assert [problem.code for problem in found.problems] == ["unread"], name
         # And all the rest is vouched for as ever.
         path.write_bytes(whole[:-9] + b"\xff" + whole[-8:])
-        assert not manifest.verify(directory).is_intact
+        assert not verify(directory).is_intact
         path.write_bytes(whole[:-9])
-        assert [p.code for p in manifest.verify(directory).problems] == ["size"]
+        assert [p.code for p in verify(directory).problems] == ["size"]
 
 
 def test_a_page_that_goes_after_the_book_was_closed_is_the_disk_s_fault(
@@ -189,7 +190,7 @@ def test_a_page_that_goes_after_the_book_was_closed_is_the_disk_s_fault(
     path = small_journal(tmp_path, "s", packets=400)
     manifest.recover(tmp_path)
     sicken(path, [1])
-    found = manifest.verify(tmp_path)
+    found = verify(tmp_path)
     assert [problem.code for problem in found.changes] == ["disk"] and not found.is_intact
 
 
@@ -296,8 +297,8 @@ def test_a_copy_with_zeros_in_its_place_is_not_taken_for_the_whole(
             words in said for words, said in zip(missing, made.unread, strict=True)
         )
         assert {gap.cause for gap in made.files[0].gaps} == {"disk" for _ in missing}
-        [problem] = manifest.verify(tmp_path / "rec").problems
-        assert problem.code == ("unread" if missing else manifest.RESTORED)
+        [problem] = verify(tmp_path / "rec").problems
+        assert problem.code == ("unread" if missing else RESTORED)
 
 
 @pytest.mark.parametrize(
