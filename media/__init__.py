@@ -16,6 +16,7 @@ Live (this page's upper half; nothing here knows files or the database)
     fastlane  its common case in C (_fastlane.c), where that could be built; the same tables
     feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
     bitrate   how fast a client may send, what a receiver can take: sound first (pure)
+    keyframes the newest in a publication's cache: is it whole, who has got it
     freezes   when a picture stands still for everyone (pure)
     socket · ice · dtls · srtp · sdp · rtp      one protocol each; ice and rtp decide, purely
     offers · outlets   clients that offer (WHIP, WHEP): their SDP, and what a hall screen is shown

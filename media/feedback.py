@@ -11,7 +11,6 @@ by now; the node calls it every few milliseconds while there is something to wai
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -30,7 +29,7 @@ from aiortc.rtp import (
 )
 
 from media.bitrate import Downlink, Uplink, share_bps, slowest_bps
-from media.freezes import begins_keyframe
+from media.keyframes import has_keyframe, newest_keyframe
 from media.outlets import in_their_numbers, is_below_floor
 from media.rtp import (
     HEADER,
@@ -60,10 +59,8 @@ SEEKABLE_EVERY_NS: Final = 10 * SECOND
 KEYFRAME_INTERVAL_NS: Final = 500 * MS
 # A keyframe that was asked for and is not there by then is asked for again.
 KEYFRAME_PATIENCE_NS: Final = 1 * SECOND
-# One that begins sooner after we asked is the answer. It is not looked for after a longer time, nor
-# further back than the largest has packets.
+# One that begins sooner after we asked is the answer. It is not looked for after a longer time.
 KEYFRAME_ANSWER_NS: Final = 5 * SECOND
-KEYFRAME_PACKETS: Final = 256
 # While one comes in: how soon we look again, and after how long without a packet it is given up.
 KEYFRAME_COMING_NS: Final = 50 * MS
 KEYFRAME_STUCK_NS: Final = 300 * MS
@@ -282,7 +279,7 @@ class Feedback:
             return
         newest = None
         if now_ns - publication.keyframe_asked_ns < KEYFRAME_ANSWER_NS:
-            newest = _newest_keyframe(publication)
+            newest = newest_keyframe(publication)
         if newest is not None and newest.is_coming:
             if now_ns - publication.last_arrival_ns < KEYFRAME_STUCK_NS:
                 # Through a thin line it takes a second. Those who wait for the rest ask again and
@@ -350,7 +347,7 @@ class Feedback:
     def _give_up(self, source: Source, numbers: list[int], now_ns: int) -> None:
         """The recording as well as every receiver is stuck until the next whole picture, unless it
         has come meanwhile."""
-        newest = _newest_keyframe(source.publication)
+        newest = newest_keyframe(source.publication)
         if newest is not None:
             overtaken = sum((newest.first_seq - seq) & 0xFFFF < 0x8000 for seq in numbers)
             source.overtaken += overtaken
@@ -397,13 +394,12 @@ class Feedback:
         if not publication.is_open or source is None or not publication.last_arrival_ns:
             stillness.pause(now_ns)
             return
-        has_keyframe = stillness.is_broken and _has_keyframe(publication, source)
         stillness.look(
             now_ns,
             stream=source.ssrc,
             unrecovered=source.unrecovered - source.overtaken,
             last_arrival_ns=publication.last_arrival_ns,
-            has_keyframe=has_keyframe,
+            has_keyframe=stillness.is_broken and has_keyframe(publication, publication.sought_seq),
         )
         publication.sought_seq = publication.next_seq
         if stillness.is_broken and now_ns - publication.keyframe_asked_ns > KEYFRAME_PATIENCE_NS:
@@ -493,61 +489,12 @@ class Feedback:
         leg.uplink, leg.downlink = Uplink(), Downlink()
 
 
-@dataclass(frozen=True, slots=True)
-class _Keyframe:
-    """The numbers of its first and its last packet so far, and whether it goes on after that."""
-
-    first_seq: int
-    last_seq: int
-    is_coming: bool
-
-    def will_do(self, publication: Publication) -> bool:
-        """Whether everybody who asked has got it, or will in a moment."""
-        begins_after = (self.first_seq - publication.keyframe_from_seq) & 0xFFFF < 0x8000
-        ends_after = (self.last_seq - publication.keyframe_missed_seq) & 0xFFFF < 0x8000
-        return begins_after and ends_after
-
-
-def _newest_keyframe(publication: Publication) -> _Keyframe | None:
-    """Looked for from the edge of the stream backwards; None if there is none among the latest."""
-    if publication.source is None:
-        return None
-    mime, edge_seq = publication.source.codec.mime, (publication.next_seq - 1) & 0xFFFF
-    timestamp = first_seq = last_seq = -1
-    is_whole = False
-    for back in range(KEYFRAME_PACKETS):
-        seq = (edge_seq - back) & 0xFFFF
-        kept = publication.cache[seq & publication.cache_mask]
-        if kept is None or kept[0] != seq:
-            continue
-        if kept[1] != timestamp:  # the last packet of the picture before
-            if first_seq >= 0:
-                break
-            timestamp, last_seq, is_whole = kept[1], seq, bool(kept[2][1] & 0x80)
-        if begins_keyframe(kept[2], mime):  # in H.264 several packets do
-            first_seq = seq
-    if first_seq < 0:
-        return None
-    return _Keyframe(first_seq, last_seq, is_coming=last_seq == edge_seq and not is_whole)
-
-
 def is_past(publication: Publication, timestamp: int) -> bool:
     """Whether that moment of the stream is too long ago for anybody to hear or see it."""
     if publication.source is None:
         return False
     behind = (publication.next_timestamp - timestamp) & 0xFFFFFFFF
     return PAST_S * publication.source.clock_rate < behind < 0x80000000
-
-
-def _has_keyframe(publication: Publication, source: Source) -> bool:
-    """Whether one has begun since the last look; that is a few dozen packets ago at most."""
-    count = min((publication.next_seq - publication.sought_seq) & 0xFFFF, len(publication.cache))
-    for back in range(1, count + 1):
-        seq = (publication.next_seq - back) & 0xFFFF
-        kept = publication.cache[seq & publication.cache_mask]
-        if kept is not None and kept[0] == seq and begins_keyframe(kept[2], source.codec.mime):
-            return True
-    return False
 
 
 def _allowance(leg: Leg, now_ns: int) -> bytes:

@@ -7,14 +7,9 @@ not by their length. What only one receiver misses, its own line's fault, is not
 
 from typing import Final
 
-from media.depayload import read_vp8, vp8_size
-from media.rtp import payload_offset
-
 MS: Final = 1_000_000  # nanoseconds
 # A page on a thin line sends a picture a second (web/src/rtc/thin.ts): that is slow, not frozen.
 NOTHING_CAME_NS: Final = 1_500 * MS
-
-_H264_IDR, _H264_SPS, _H264_STAP_A, _H264_FU_A = 5, 7, 24, 28
 
 
 class Stillness:
@@ -60,22 +55,3 @@ class Stillness:
         if self._since_ns:
             self.frozen_ms += (now_ns - self._since_ns) // MS
             self._since_ns = 0
-
-
-def begins_keyframe(packet: bytes, mime: str) -> bool:
-    """Whether this RTP packet is the first of a keyframe; False for what cannot be read."""
-    try:
-        payload = packet[payload_offset(packet) :]
-    except ValueError:
-        return False
-    if mime == "video/VP8":
-        piece = read_vp8(payload)
-        return piece is not None and piece.starts and vp8_size(piece.data) is not None
-    if len(payload) < 4:
-        return False
-    unit = payload[0] & 0x1F
-    if unit == _H264_STAP_A:  # RFC 6184 §5.7.1: two bytes of length before the first unit
-        unit = payload[3] & 0x1F
-    elif unit == _H264_FU_A and payload[1] & 0x80:
-        unit = payload[1] & 0x1F
-    return unit in (_H264_IDR, _H264_SPS)

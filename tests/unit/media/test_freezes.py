@@ -1,13 +1,7 @@
-"""What counts as a frozen picture, and where a keyframe begins."""
+"""What counts as a frozen picture."""
 
-import pytest
-
-from media.freezes import NOTHING_CAME_NS, Stillness, begins_keyframe
-from media.sdp import H264, VP8
-from tests.support.relay import MS, SECOND, rtp
-
-VP8_KEY = b"\x10" + bytes([0x10, 0, 0]) + b"\x9d\x01\x2a" + b"\x40\x01\xf0\x00" + bytes(20)
-VP8_DELTA = b"\x10" + bytes([0x11, 0, 0]) + bytes(30)
+from media.freezes import NOTHING_CAME_NS, Stillness
+from tests.support.relay import MS, SECOND
 
 
 def look(
@@ -66,22 +60,3 @@ def test_another_stream_begins_unbroken() -> None:
     still.look(2 * SECOND, stream=2, unrecovered=0, last_arrival_ns=2 * SECOND, has_keyframe=False)
     assert not still.is_broken
     assert still.frozen_ms == 1000
-
-
-@pytest.mark.parametrize(
-    ("payload", "mime", "is_key"),
-    [
-        (VP8_KEY, VP8.mime, True),
-        (VP8_DELTA, VP8.mime, False),
-        (b"\x00" + VP8_KEY[1:], VP8.mime, False),  # a later packet of a frame
-        (bytes([0x67, 1, 2, 3]), H264.mime, True),  # SPS
-        (bytes([0x78, 0, 4, 0x67, 1, 2]), H264.mime, True),  # STAP-A of SPS and more
-        (bytes([0x7C, 0x85, 1, 2]), H264.mime, True),  # FU-A, first of an IDR
-        (bytes([0x7C, 0x05, 1, 2]), H264.mime, False),  # FU-A, a later one
-        (bytes([0x61, 1, 2, 3]), H264.mime, False),
-        (b"", VP8.mime, False),
-        (b"", H264.mime, False),
-    ],
-)
-def test_where_a_keyframe_begins(payload: bytes, mime: str, is_key: bool) -> None:
-    assert begins_keyframe(rtp(1, payload=payload), mime) is is_key
