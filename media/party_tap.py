@@ -30,7 +30,7 @@ from media.taps import Intake
 from media.tracks import CodecInfo, TrackName
 
 SYNC_EVERY_NS: Final = 450_000_000
-"""Asked at each pass: less than half a second lies between two syncs."""
+"""Asked at each pass of the writer: while these come in time, every eighth syncs, 480 ms apart."""
 RETRY_EVERY_NS: Final = 1_000_000_000
 SYNC_AT_MOST_NS: Final = 10_000_000_000
 """A disk that takes writes and refuses every sync costs one more segment each time it is asked, so
@@ -423,13 +423,17 @@ class PartyTap:
         self._carried_bytes += len(record)
         self._unsure_packets += forgotten.packets
 
+    def _to_sync(self) -> Segment | None:
+        """The file, if it holds what the disk has not been asked to keep."""
+        segment = self._segment
+        if segment is None or segment.syncing or not (segment.unsynced or segment.is_sealed):
+            return None
+        return segment
+
     def is_sync_due(self, now_ns: int) -> bool:
         """Whether there is something to sync, and it is time. Asks for no lock: only the writer's
         thread makes it so."""
-        segment = self._segment
-        if segment is None or segment.syncing:
-            return False
-        if not segment.unsynced and not segment.is_sealed:
+        if self._to_sync() is None:
             return False
         return now_ns - self._synced_at_ns >= _sync_every_ns(self._failed_syncs)
 
@@ -439,12 +443,8 @@ class PartyTap:
         Not before its time for a disk that has refused the last one (`_sync_every_ns`).
         """
         with self._disk_lock:
-            segment = self._segment
-            if segment is None or segment.syncing:
-                return None
-            if not segment.unsynced and not segment.is_sealed:
-                return None
-            if self._failed_syncs and not self.is_sync_due(now_ns):
+            segment = self._to_sync()
+            if segment is None or (self._failed_syncs and not self.is_sync_due(now_ns)):
                 return None
             segment.sync_began_ns = now_ns
             return DueSync(self, segment)

@@ -317,7 +317,7 @@ class Recorder:
         now_ns, legs = self._clock.monotonic_ns(), self._legs.open
         if not any(tap.is_sync_due(now_ns) for tap in legs):
             return []
-        # Files that are synced together are so from then on, and cost their disk less.
+        # Files that are synced together stay so: one job for all of them, each time.
         found = [tap.sync_due(now_ns) for tap in legs]
         return [due for due in found if due is not None]
 

@@ -16,9 +16,10 @@ __all__ = ["Intake", "MarkKind", "PartyTap", "Recorder"]
 class Intake:
     """Where packets wait for the writer, and how many bytes of them may.
 
-    The loop owns all but `limit_bytes`, which is the writer's: each changes only its own, and reads
-    the other's as it stands. `pending` also takes records that are encoded already. `list.append`
-    and slicing are atomic under the interpreter lock, so nobody takes a lock of ours.
+    Loop and writer share it without a lock of ours. `pending` is a queue of the two: the loop only
+    appends, the writer copies a beginning of it and then cuts that off; under the interpreter lock
+    each of these is atomic. `limit_bytes` is the writer's, all else the loop's: each changes only
+    its own, and reads the other's as it stands. `pending` also takes records encoded already.
 
     `media/_fastlane.c` does what `put` does.
     """

@@ -97,8 +97,7 @@ class Writer:
                     log.exception("journal_writer_failed", directory=recorder.directory.name)
 
     def _submit(self, due: Sequence[DueSync], now_ns: int) -> None:
-        """One recording's files one after the other: they lie on one disk, and what the first has
-        asked of its file system's journal is half of what the second needs."""
+        """One job for a recording's files: half as many to hand over as with one for each."""
         try:
             self._syncing.submit(_sync, due, now_ns)
         except RuntimeError as problem:
