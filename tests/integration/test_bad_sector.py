@@ -14,31 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from bench.sick_disk import CannotInject
-from core.blobs import DirectoryBlobs
-from core.clock import SystemClock
-from core.db import Database
-from core.settings import Settings
 from media import inspection, jobs, journal, manifest
 from media.ffmpeg import decode_fully
-from media.model import Recording, RecordingState
 from media.verification import RESTORED, verify
-from tests.integration.test_finishing_faults import (
+from tests.support.bad_sector import BLOCK_BYTES, SickDisk, mounted_over
+from tests.support.one_recording import (
     AT_ONCE,
     KIOSK,
     OFFICIAL,
     RECORDING,
-    SESSION,
     House,
     counts,
     logged,
+    open_house,
     originals,
+    record_two_parties,
 )
-from tests.support.bad_sector import BLOCK_BYTES, SickDisk, mounted_over
-from tests.support.databases import create_tables
-from tests.support.media_material import STARTED, Speaker, flash_and_beep, record
 
 BLOCK = 2
 REPO = Path(__file__).resolve().parents[2]
@@ -180,23 +173,8 @@ async def _seen(house: House) -> dict[str, Any]:
 
 
 async def _house(scratch: Path) -> House:
-    database = Database(f"sqlite+aiosqlite:///{scratch / 'test.db'}")
-
-    @event.listens_for(database.engine.sync_engine, "connect")
-    def _without_neighbours(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA foreign_keys=OFF")  # no session, official or county is needed
-
-    await create_tables(database)
-    async with database.transaction() as tx:
-        tx.add(
-            Recording(
-                id=RECORDING, session_id=SESSION, state=RecordingState.CAPTURED, started_at=STARTED
-            )
-        )
-    settings = Settings(var_dir=scratch / "var")
-    house = House(settings, database, DirectoryBlobs(settings.blobs_dir), SystemClock())
-    clip = flash_and_beep(3.0)
-    record(house.directory, [Speaker(KIOSK, clip), Speaker(OFFICIAL, clip, role="official")])
+    house = await open_house(scratch)
+    record_two_parties(house.directory)
     (house.directory / manifest.FILE_NAME).unlink()
     assert all(
         path.stat().st_size > (BLOCK + 2) * BLOCK_BYTES

@@ -5,116 +5,50 @@ below it, and proves that it did.
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
-from sqlalchemy import event, select
 
-from core.blobs import DirectoryBlobs
-from core.clock import SystemClock
-from core.db import Database
-from core.ids import RecordingId
-from core.settings import Settings
 from media import jobs, journal, manifest
 from media.ffmpeg import Limits, decode_fully, ffmpeg_path
-from media.model import Recording, RecordingFile, RecordingState
+from media.model import RecordingState
 from media.verification import verify
 from media.warm import WarmParent
-from tests.support.databases import create_tables
-from tests.support.media_material import STARTED, Speaker, flash_and_beep, record
+from tests.support.one_recording import (
+    AT_ONCE,
+    RECORDING,
+    House,
+    counts,
+    logged,
+    open_house,
+    originals,
+    record_two_parties,
+)
 
-KIOSK, OFFICIAL = "a" * 32, "b" * 32
-RECORDING = RecordingId("c" * 32)
-SESSION = "5" * 32
-AT_ONCE = (0.0, 0.0)
 AMPLE = Limits.fit_for(0, 600)
 MIB = 1024**2
 
 
-@dataclass(frozen=True)
-class House:
-    """As much of `core.edge.Services` as finishing a recording needs."""
-
-    settings: Settings
-    database: Database
-    blobs: DirectoryBlobs
-    clock: SystemClock
-
-    def with_ffmpeg(self, ffmpeg: Path) -> "House":
-        settings = Settings(var_dir=self.settings.var_dir, ffmpeg=ffmpeg)
-        return replace(self, settings=settings)
-
-    @property
-    def directory(self) -> Path:
-        return self.settings.recordings_dir / RECORDING
-
-    async def recording(self) -> Recording:
-        async with self.database.reading() as tx:
-            found = await tx.get(Recording, RECORDING)
-            assert found is not None
-            return found
-
-    async def files(self) -> list[RecordingFile]:
-        async with self.database.reading() as tx:
-            query = select(RecordingFile).order_by(RecordingFile.position)
-            return list(await tx.scalars(query))
-
-
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
-
-    @event.listens_for(database.engine.sync_engine, "connect")
-    def _without_neighbours(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA foreign_keys=OFF")  # no session, official or county is needed
-
-    await create_tables(database)
-    async with database.transaction() as tx:
-        tx.add(
-            Recording(
-                id=RECORDING, session_id=SESSION, state=RecordingState.CAPTURED, started_at=STARTED
-            )
-        )
-    settings = Settings(var_dir=tmp_path / "var")
-    made = House(settings, database, DirectoryBlobs(settings.blobs_dir), SystemClock())
-    clip = flash_and_beep(3.0)
-    record(made.directory, [Speaker(KIOSK, clip), Speaker(OFFICIAL, clip, role="official")])
+    made = await open_house(tmp_path)
+    record_two_parties(made.directory)
     yield made
-    await database.close()
-
-
-def originals(directory: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in journal.journals_in(directory)
-    }
+    await made.database.close()
 
 
 def script(path: Path, text: str) -> Path:
     path.write_text(f"#!{sys.executable}\n" + textwrap.dedent(text))
     path.chmod(0o755)
     return path
-
-
-async def logged(work: Awaitable[bool]) -> tuple[bool, list[dict[str, Any]]]:
-    with structlog.testing.capture_logs() as lines:
-        done = await work
-        return done, [dict(line) for line in lines]
-
-
-def counts(lines: list[dict[str, Any]], event: str) -> list[tuple[str, str]]:
-    return [(line["step"], line["code"]) for line in lines if line["event"] == event]
 
 
 async def test_ffmpeg_that_eats_memory_is_stopped_and_what_was_made_stays(

@@ -8,29 +8,18 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import event, select
 
-from core.blobs import DirectoryBlobs
-from core.clock import SystemClock
-from core.db import Database
-from core.ids import RecordingId
-from core.settings import Settings
 from media import jobs, journal, manifest
 from media.ffmpeg import decode_fully
 from media.journal import RecordType
 from media.model import Recording, RecordingFile, RecordingState
 from media.verification import verify
-from tests.support.databases import create_tables
-from tests.support.media_material import STARTED, Speaker, flash_and_beep, record, talking_head
-
-KIOSK, OFFICIAL = "a" * 32, "b" * 32
-RECORDING = RecordingId("c" * 32)
-SESSION = "5" * 32
+from tests.support.media_material import Speaker, flash_and_beep, record, talking_head
+from tests.support.one_recording import KIOSK, OFFICIAL, RECORDING, House, open_house
 
 
 def packets_in(directory: Path) -> list[bytes]:
@@ -151,47 +140,19 @@ def test_eight_processes_that_recover_at_once_write_one_manifest(tmp_path: Path)
     assert verify(tmp_path / "rec").is_intact
 
 
-@dataclass(frozen=True)
-class House:
-    """As much of `core.edge.Services` as finishing a recording needs."""
-
-    settings: Settings
-    database: Database
-    blobs: DirectoryBlobs
-    clock: SystemClock
-
-
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
-
-    @event.listens_for(database.engine.sync_engine, "connect")
-    def _without_neighbours(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA foreign_keys=OFF")  # no session, official or county is needed
-
-    await create_tables(database)
-    async with database.transaction() as tx:
-        tx.add(
-            Recording(
-                id=RECORDING, session_id=SESSION, state=RecordingState.CAPTURED, started_at=STARTED
-            )
-        )
-    settings = Settings(var_dir=tmp_path / "var")
-    blobs = DirectoryBlobs(settings.blobs_dir)
-    yield House(settings, database, blobs, SystemClock())
-    await database.close()
+    made = await open_house(tmp_path)
+    yield made
+    await made.database.close()
 
 
 async def look(house: House) -> tuple[Recording, list[RecordingFile]]:
-    async with house.database.reading() as tx:
-        recording = await tx.get(Recording, RECORDING)
-        files = await tx.scalars(select(RecordingFile).order_by(RecordingFile.position))
-        assert recording is not None
-        return recording, list(files)
+    return await house.recording(), await house.files()
 
 
 def talk(house: House) -> Path:
-    directory = house.settings.recordings_dir / RECORDING
+    directory = house.directory
     record(
         directory,
         [
@@ -243,7 +204,7 @@ async def test_one_picture_that_cannot_be_decoded_does_not_keep_the_talk_from_be
     announced = b"\xf1\xff\xff" + pictures[bad].data[3:40]
     pictures[bad] = replace(pictures[bad], data=announced)
     record(
-        house.settings.recordings_dir / RECORDING,
+        house.directory,
         [Speaker(KIOSK, replace(clip, video=tuple(pictures)))],
     )
     for step in jobs.STEPS:
@@ -272,10 +233,7 @@ async def test_every_step_may_be_repeated_and_files_keep_their_ids(house: House)
 
 async def test_a_failed_step_says_why_and_can_be_retried(house: House, tmp_path: Path) -> None:
     talk(house)
-    broken = House(
-        Settings(var_dir=house.settings.var_dir, ffmpeg=Path("/bin/false")),
-        house.database, house.blobs, house.clock,
-    )  # fmt: skip
+    broken = house.with_ffmpeg(Path("/bin/false"))
     for step in ("seal", "mux", "verify"):
         assert await jobs.run_step(broken, RECORDING, step)
     assert not await jobs.run_steps(broken, RECORDING, ("poster",), retry_after_s=())
@@ -314,7 +272,7 @@ async def test_a_cancelled_step_leaves_no_process_behind(house: House) -> None:
     for step in ("seal", "mux", "verify"):
         assert await jobs.run_step(house, RECORDING, step)
     composing = asyncio.create_task(jobs.run_step(house, RECORDING, "compose"))
-    work = house.settings.recordings_dir / RECORDING / "work"
+    work = house.directory / "work"
     until = time.monotonic() + 30
     while not list(work.glob(".composed.part*")) and time.monotonic() < until:
         await asyncio.sleep(0.05)

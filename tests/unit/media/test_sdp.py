@@ -174,9 +174,13 @@ def test_a_damaged_answer_is_taken_or_refused_but_never_an_accident(
     for where, what in damage:
         data[where % len(data) : where % len(data) + len(what)] = what
     try:
-        read_answer(data.decode("latin-1"), SECTIONS)
+        read = read_answer(data.decode("latin-1"), SECTIONS)
     except SdpRefused:
         return
+    assert list(read.sections) == [section.mid for section in SECTIONS]
+    for section in read.sections.values():
+        ssrcs = [ssrc for pair in section.sources for ssrc in pair if ssrc is not None]
+        assert all(0 <= ssrc < 1 << 32 for ssrc in ssrcs)
 
 
 BOTH, ONLY_VP8, ONLY_H264 = frozenset({96, 102}), frozenset({96}), frozenset({102})
