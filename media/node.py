@@ -210,47 +210,63 @@ class MediaNode:
             self._silent.discard(leg)
 
     def _take_in(self, count: int, now_ns: int) -> None:
+        """Media first. A report or a check takes as long as several pictures do, and the batch that
+        it came with would be as late: what came of its media leaves before that is looked at."""
         lane = self._router.lane
-        if lane is None:
-            self._in_python(0, count, now_ns)
-            return
         messages, by_address, at = self._socket.messages_address, self._by_address, 0
+        patient: list[int] = []
         while at < count:
-            left = lane.forward_batch(messages, at, count, MAX_PLAIN_BYTES, by_address, now_ns)
+            left = at
+            if lane is not None:
+                left = lane.forward_batch(messages, at, count, MAX_PLAIN_BYTES, by_address, now_ns)
             if left < count:
-                self._in_python(left, left + 1, now_ns)  # one that it will not take
-            at = left + 1
-
-    def _in_python(self, first: int, end: int, now_ns: int) -> None:
-        received, senders = self._socket.received, self._socket.senders
-        by_address, receive = self._by_address, self._router.receive
-        for at in range(first, end):
-            buffer = received[at]
-            length = buffer.length[0]
-            if not MIN_RTCP_BYTES <= length < MAX_PLAIN_BYTES:
-                self.drops["short" if length < MIN_RTCP_BYTES else "oversized"] += 1
-                continue
-            view = buffer.view
-            first = view[0]
-            address = senders[at].tobytes()
-            if 128 <= first < 192:
-                leg = by_address.get(address)
-                if leg is None:
-                    self._stranger(buffer, length, address, now_ns)
-                elif leg.rx is None or not leg.is_connected:
-                    self.drops["stranger"] += 1
-                elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
-                    self._rtcp(leg, buffer, now_ns)
-                elif length < MIN_RTP_BYTES:
-                    self.drops["short"] += 1
+                if self._can_wait(left):
+                    patient.append(left)
                 else:
-                    receive(leg, buffer, now_ns)
-            elif first < 4:
-                self._stun(bytes(view[:length]), address, now_ns)
-            elif 20 <= first < 64:
-                self._dtls(bytes(view[:length]), address, now_ns)
+                    self._in_python(left, now_ns)
+            at = left + 1
+        if patient:
+            self._socket.outbox.flush()
+            for at in patient:
+                self._in_python(at, now_ns)
+
+    def _can_wait(self, at: int) -> bool:
+        """Whether it is RTCP or STUN of a client whose media flows. While it is still connecting,
+        what comes next may be understood only after this."""
+        view = self._socket.received[at].view
+        if 4 <= view[0] < 128 or (view[0] >= 128 and not 192 <= view[1] < 224):
+            return False
+        leg = self._by_address.get(self._socket.senders[at].tobytes())
+        return leg is not None and leg.is_connected
+
+    def _in_python(self, at: int, now_ns: int) -> None:
+        """One datagram, whatever it is."""
+        buffer = self._socket.received[at]
+        length = buffer.length[0]
+        if not MIN_RTCP_BYTES <= length < MAX_PLAIN_BYTES:
+            self.drops["short" if length < MIN_RTCP_BYTES else "oversized"] += 1
+            return
+        view = buffer.view
+        first = view[0]
+        address = self._socket.senders[at].tobytes()
+        if 128 <= first < 192:
+            leg = self._by_address.get(address)
+            if leg is None:
+                self._stranger(buffer, length, address, now_ns)
+            elif leg.rx is None or not leg.is_connected:
+                self.drops["stranger"] += 1
+            elif 192 <= view[1] < 224:  # RFC 5761 §4: RTCP on the same port
+                self._rtcp(leg, buffer, now_ns)
+            elif length < MIN_RTP_BYTES:
+                self.drops["short"] += 1
             else:
-                self.drops["unknown_kind"] += 1
+                self._router.receive(leg, buffer, now_ns)
+        elif first < 4:
+            self._stun(bytes(view[:length]), address, now_ns)
+        elif 20 <= first < 64:
+            self._dtls(bytes(view[:length]), address, now_ns)
+        else:
+            self.drops["unknown_kind"] += 1
 
     def _stranger(self, buffer: PacketBuffer, length: int, address: Address, now_ns: int) -> None:
         """Media from an unknown address: taken if its keys prove whose it is, else dropped.
