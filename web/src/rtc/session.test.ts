@@ -79,6 +79,16 @@ async function join(): Promise<void> {
   await settle();
 }
 
+/** Joined, then cut off, and the first new socket too: nothing answers. How many sockets that were. */
+async function loseTheLine(): Promise<number> {
+  await join();
+  isThere = false;
+  socket().cut();
+  await vi.advanceTimersByTimeAsync(300);
+  socket().cut();
+  return sockets.length;
+}
+
 async function reconnect(): Promise<void> {
   const before = sockets.length;
   for (let waited = 0; waited < 2500 && sockets.length === before; waited += 100) {
@@ -264,12 +274,7 @@ describe('a lost socket', () => {
   });
 
   test('opens nothing while nothing answers, and at once when something does', async () => {
-    await join();
-    isThere = false;
-    socket().cut();
-    await vi.advanceTimersByTimeAsync(300);
-    socket().cut();
-    const before = sockets.length;
+    const before = await loseTheLine();
     await vi.advanceTimersByTimeAsync(10_000);
     expect(sockets).toHaveLength(before);
     expect(knocks).toBeGreaterThan(10);
@@ -295,23 +300,13 @@ describe('a lost socket', () => {
   });
 
   test('tries the socket itself where no knock is ever answered', async () => {
-    await join();
-    isThere = false;
-    socket().cut();
-    await vi.advanceTimersByTimeAsync(300);
-    socket().cut();
-    const before = sockets.length;
+    const before = await loseTheLine();
     await vi.advanceTimersByTimeAsync(20_000);
     expect(sockets).toHaveLength(before + 1);
   });
 
   test('hears that the line is back while the socket that it tried meanwhile hangs', async () => {
-    await join();
-    isThere = false;
-    socket().cut();
-    await vi.advanceTimersByTimeAsync(300);
-    socket().cut();
-    const before = sockets.length;
+    const before = await loseTheLine();
     await vi.advanceTimersByTimeAsync(17_000);
     expect(sockets).toHaveLength(before + 1);
     const hanging = socket();
@@ -322,12 +317,7 @@ describe('a lost socket', () => {
   });
 
   test('goes on listening for the line when that socket is given up', async () => {
-    await join();
-    isThere = false;
-    socket().cut();
-    await vi.advanceTimersByTimeAsync(300);
-    socket().cut();
-    const before = sockets.length;
+    const before = await loseTheLine();
     await vi.advanceTimersByTimeAsync(17_000);
     socket().cut();
     isThere = true;
