@@ -209,17 +209,16 @@ class _Party:
     label: str
     legs: list[Leg]
 
-    def sources(self, name: TrackName) -> list[_Source]:
-        """The participant's tracks of this name over all legs, in the order they began."""
-        found = []
+    def sources(self) -> dict[TrackName, list[_Source]]:
+        """The participant's tracks over all legs by name, in the order they began."""
+        found: dict[TrackName, list[_Source]] = {name: [] for name in TrackName}
         for leg in self.legs:
-            maps = timeline_maps(leg)
-            found += [
-                _Source(leg, track, maps[index])
-                for index, track in leg.tracks.items()
-                if track.described.name is name and index in maps
-            ]
-        return sorted(found, key=lambda source: source.track.first_arrival_ns)
+            for index, placing in timeline_maps(leg).items():
+                track = leg.tracks[index]
+                found[track.described.name].append(_Source(leg, track, placing))
+        for sources in found.values():
+            sources.sort(key=lambda source: source.track.first_arrival_ns)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +242,15 @@ _VIDEO_MIMES: Final = ("video/vp8", "video/h264")
 
 
 def _plans(party: _Party, problems: list[str]) -> Iterator[_Plan]:
-    audio = [s for s in party.sources(TrackName.MICROPHONE) if s.codec.mime.lower() == "audio/opus"]
+    sources = party.sources()
+    audio = [s for s in sources[TrackName.MICROPHONE] if s.codec.mime.lower() == "audio/opus"]
     who = party.participant_id
     for name, stem in (
         (TrackName.CAMERA, "party"),
         (TrackName.DOCUMENT, "document"),
         (TrackName.SCREEN, "screen"),
     ):
-        video = party.sources(name)
+        video = sources[name]
         known = [source for source in video if source.codec.mime.lower() in _VIDEO_MIMES]
         if len(known) < len(video):
             problems.append(f"{stem}-{who}: a codec that cannot be written was left out")
