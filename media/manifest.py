@@ -192,8 +192,9 @@ def _write_book(
                 raise
             unreadable.append(path.name)
             by = SealedBy.RECOVERY
-    # Reading and hashing leave the interpreter free: what takes long takes every processor.
-    with ThreadPoolExecutor(max(1, min(len(closed), os.cpu_count() or 1))) as readers:
+    processors = (os.cpu_count() or 1) if _takes_long(closed) else 1
+    # Reading and hashing leave the interpreter free.
+    with ThreadPoolExecutor(max(1, min(len(closed), processors))) as readers:
         entries = list(readers.map(lambda path: _entry(path, leaving_out=leaving_out), closed))
     # The names of the journals, too: their writer may have died before it had them synced.
     sync_directory(directory)
@@ -213,6 +214,17 @@ def _write_book(
     succession.publish(directory, lambda previous: _encode(replace(book, previous_sha256=previous)))
     # Read again: it may be what a closer who died had written whole already.
     return read_manifest(directory) or book
+
+
+_LONG_BOOK_BYTES: Final = 256 * 1024 * 1024
+"""About a second of hashing, twenty minutes of talk."""
+
+
+def _takes_long(journals: Sequence[Path]) -> bool:
+    """Whether people would notice how long these take to hash. Shorter ones leave the other
+    processors to the calls that go on: two that hash side by side on one core's halves cost up to
+    twice as much (docs/decisions/0016-relayed-while-waiting.md)."""
+    return sum(path.stat().st_size for path in journals) > _LONG_BOOK_BYTES
 
 
 def _encode(book: Manifest) -> bytes:

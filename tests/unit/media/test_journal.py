@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import random
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from media.journal import (
     TrackRecord,
 )
 from media.tracks import CodecInfo, TrackName
+from media.unread import Stretch
 from media.verification import verify
 from tests.support.journals import small_journal
 
@@ -168,6 +171,31 @@ def test_recovery_cuts_a_torn_tail_seals_and_is_idempotent(tmp_path: Path) -> No
     assert read_payloads(path) == payloads[:-1]
     assert first.journals[0].sealed == SealReason.RECOVERED
     assert verify(tmp_path).is_intact
+
+
+def test_a_long_book_is_hashed_side_by_side_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for who in "abc":
+        small_journal(tmp_path, who, who=who * 32)
+    hashed_by: list[int] = []
+    digests = manifest.digests
+
+    def watched(path: Path, blanks: Sequence[Stretch] = ()) -> tuple[str, str]:
+        hashed_by.append(threading.get_ident())
+        together.wait(5)
+        return digests(path, blanks)
+
+    monkeypatch.setattr(manifest, "digests", watched)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    together = threading.Barrier(1)
+    one_by_one = manifest.recover(tmp_path)
+    assert len(set(hashed_by)) == 1
+    (tmp_path / manifest.FILE_NAME).unlink()
+    monkeypatch.setattr(manifest, "_LONG_BOOK_BYTES", 0)
+    together = threading.Barrier(3)  # passed only by three at once
+    side_by_side = manifest.recover(tmp_path)
+    assert side_by_side.journals == one_by_one.journals
 
 
 def test_recovery_interrupted_at_any_byte_of_its_seal_ends_the_same(tmp_path: Path) -> None:
