@@ -18,6 +18,7 @@ from app.main import create_app
 from core.clock import Clock
 from core.log import configure_logging
 from core.settings import Settings
+from media import loop
 from media.node import be_prompt
 from signaling.protocol import MAX_MESSAGE_BYTES
 
@@ -36,7 +37,7 @@ def serve(settings: Settings, *, on_started: Callable[[], None] | None = None) -
     """Serve until SIGINT or SIGTERM. `on_started` runs once the address answers."""
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     allow_many_files()
-    asyncio.run(_serve(settings, on_started))
+    loop.run(_serve(settings, on_started))
 
 
 async def _serve(settings: Settings, on_started: Callable[[], None] | None) -> None:

@@ -5,7 +5,6 @@ and answers each with one. The recording is left in DIRECTORY; making files of i
 own, as it is after a call.
 """
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from bench.media_caller import messages, replying
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
 from core.log import configure_logging
+from media import loop
 from media.events import MediaEvent, OfferNeeded
 from media.node import MediaNode, MediaRoom, be_prompt
 from media.peer import Offer, Peer
@@ -131,4 +131,4 @@ async def _serve(address: str, directory: Path) -> None:
 
 if __name__ == "__main__":
     configure_logging(level="WARNING")
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2])))
+    loop.run(_serve(sys.argv[1], Path(sys.argv[2])))

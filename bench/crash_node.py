@@ -21,6 +21,7 @@ from core.clock import SystemClock
 from core.errors import ReceptionError
 from core.ids import ParticipantId, RoomId, SessionId
 from core.log import configure_logging
+from media import loop
 from media.finishing import Job, Step, perform
 from media.node import MediaNode, MediaRoom, be_prompt
 from media.recorder import Recorder
@@ -100,7 +101,7 @@ def record(pipe: Connection, root: Path) -> None:
     os.setpriority(os.PRIO_PROCESS, 0, NODE_NICE)
     configure_logging(level="ERROR")
     with contextlib.suppress(EOFError):
-        asyncio.run(_record(pipe, root))
+        loop.run(_record(pipe, root))
 
 
 async def _record(pipe: Connection, root: Path) -> None:

@@ -284,7 +284,7 @@ class Guarded:
     def take(self, count: int) -> None:
         """What the socket does when the kernel has given `count` datagrams."""
         with self.inside():
-            self.node._datagrams(count)
+            self.node._datagrams(count, 0, self.node.now_ns())
             self.node._socket.outbox.flush()
         self.tasted += 1
         if self.tasted % 64 == 0:

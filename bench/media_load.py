@@ -8,7 +8,6 @@ clock; delay is what the callers see, from just before `send` to just after `rec
                             "delay_ms": {"p50", "p99"}, …}
 """
 
-import asyncio
 import gc
 import json
 import math
@@ -32,6 +31,7 @@ from bench.media_caller import messages, replying
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
 from core.log import configure_logging
+from media import loop
 from media.node import MediaNode, MediaRoom, be_prompt
 from media.recorder import Recorder
 from media.tracks import TrackName
@@ -499,6 +499,6 @@ async def _serve(directory: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "server":
-        asyncio.run(_serve(Path(sys.argv[2])))
+        loop.run(_serve(Path(sys.argv[2])))
     else:
         print(json.dumps(run(int(sys.argv[1]), int(sys.argv[2]))))

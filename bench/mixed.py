@@ -42,6 +42,7 @@ from core.edge import Services
 from core.ids import RecordingId, new_id
 from core.log import configure_logging
 from core.settings import Settings
+from media import loop
 from media.model import Recording, RecordingState
 from media.node import MediaNode, be_prompt
 
@@ -353,7 +354,7 @@ async def _desk(url: str, password: str, seconds: float) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "house":
-        asyncio.run(_serve(Path(sys.argv[2])))
+        loop.run(_serve(Path(sys.argv[2])))
     else:
         address, secret, length_s = sys.argv[2:]
         print(json.dumps(asyncio.run(_desk(address, secret, float(length_s)))))

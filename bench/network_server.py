@@ -20,6 +20,7 @@ from bench.link import percentile
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId, new_id
 from core.log import configure_logging
+from media import loop
 from media.journal import RecordType, journals_in, open_journal, parse_track
 from media.node import MediaNode, MediaRoom
 from media.recorder import Recorder
@@ -203,4 +204,4 @@ async def _serve(address: str) -> None:
 
 if __name__ == "__main__":
     configure_logging(level="WARNING")
-    asyncio.run(_serve(sys.argv[1]))
+    loop.run(_serve(sys.argv[1]))

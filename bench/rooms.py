@@ -5,7 +5,6 @@ role `room`. Its Sessions stand without officials, appointments and counties: wh
 secret in its `var` writes Grants for any room, and a benchmark needs no prefecture around it.
 """
 
-import asyncio
 from typing import Any
 
 from sqlalchemy import event
@@ -13,6 +12,7 @@ from sqlalchemy import event
 from app.serve import make_server
 from core.log import configure_logging
 from core.settings import Settings
+from media import loop
 
 
 async def _serve() -> None:
@@ -29,4 +29,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    loop.run(_serve())

@@ -44,7 +44,7 @@ def in_words(row: Row) -> str:
 
 
 async def _measure(flushes: int) -> list[Row]:
-    ours = MediaSocket(LOOPBACK, 0, lambda _: None)
+    ours = MediaSocket(LOOPBACK, 0, lambda *_: None)
     rows = []
     with ExitStack() as stack:
         receivers = [
@@ -87,7 +87,7 @@ def _us(
     spent_ns = 0
     for _ in range(flushes):
         before_ns = time.process_time_ns()
-        dropped = hand_over(ours._fd, ours.outbox.messages_address, PACKETS)
+        dropped = hand_over(ours.fd, ours.outbox.messages_address, PACKETS)
         spent_ns += time.process_time_ns() - before_ns
         assert not dropped
         came = sum(map(_drain, receivers))

@@ -35,7 +35,7 @@ from bench.crash_node import Life
 from core.clock import SystemClock
 from core.ids import ParticipantId, RoomId, SessionId
 from core.log import configure_logging
-from media import journal, manifest, party_tap, segment
+from media import journal, loop, manifest, party_tap, segment
 from media.disk import OsDisk
 from media.journal import LostPackets, RecordType
 from media.node import MediaNode, MediaRoom, be_prompt
@@ -119,7 +119,7 @@ def _record(pipe: Connection, directory: Path) -> None:
     segment.FIRST_BOOKED_BYTES = segment.MOST_BOOKED_BYTES = BOOKED_BYTES  # type: ignore[misc]
     party_tap.MAX_BUFFERED_BYTES = BUFFERED_BYTES  # type: ignore[misc]
     with contextlib.suppress(EOFError):
-        asyncio.run(_Node(pipe, directory).run())
+        loop.run(_Node(pipe, directory).run())
 
 
 class _Node:

@@ -14,6 +14,7 @@ Live (this page's upper half; nothing here knows files or the database)
     tables    Leg, Source, Publication, Subscription: the plain data that the hot loop walks
     router    the hot loop; new SSRCs, holes, repairs, codec changes
     fastlane  its common case in C (_fastlane.c), where that could be built; the same tables
+    loop      the event loop, in whose wait the fast lane relays: no Python between two packets
     feedback  NACK, PLI, SR, RR, REMB, with a budget for whatever a client could ask without end
     bitrate   how fast a client may send, what a receiver can take: sound first (pure)
     keyframes the newest in a publication's cache: is it whole, who has got it

@@ -1,4 +1,4 @@
-/* The common case of the hot loop, the socket's two calls and the journal's records, in C.
+/* The common case of the hot loop, the wait for it, and the journal's records, in C.
 
    media/router.py is the truth: what a packet goes through, in what order and why, is written there.
    This file does the same to the same tables (media/tables.py) for the packets that make up nearly
@@ -14,7 +14,8 @@
    (tests/unit/media/test_router.py), and seeded storms of packets compare all tables after each
    one (tests/unit/media/test_fastlane.py).
 
-   The interpreter is held throughout: nothing here blocks, and nobody else walks the tables. */
+   The interpreter is held wherever the tables are: nothing blocks there, and nobody else walks them.
+   Only while `relay` waits it is given up (docs/decisions/0016-relayed-while-waiting.md). */
 
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
@@ -24,9 +25,11 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "_bytes.h"
 
@@ -37,6 +40,8 @@ enum { HEADER_BYTES = 12, EXTENSION_HEAD_AT = 12, EXTENSION_HEAD_BYTES = 5, STAM
 static const int64_t SECOND_NS = 1000000000;
 /* As in media/journal.py. */
 enum { RECORD_HEAD_BYTES = 12, CRC_BYTES = 4 };
+/* As in media/socket.py. */
+enum { BATCHES_PER_TURN = 16 };
 
 typedef int (*srtp_call)(void *context, void *packet, int *length);
 
@@ -50,7 +55,7 @@ typedef int (*srtp_call)(void *context, void *packet, int *length);
     S(last_timestamp) S(transit) S(jitter) S(is_anchored) S(seq_offset) S(timestamp_offset) \
     S(track_index) S(extension_id) S(extension_head) S(extension_at)
 #define PUBLICATION_SLOTS(S) \
-    S(source) S(is_open) S(is_speaking) S(loud_packets) S(cache) S(cache_mask) S(targets) \
+    S(source) S(is_open) S(is_speaking) S(loud_packets) S(loud_until_ns) S(cache) S(cache_mask) S(targets) \
     S(translated) S(next_seq) S(next_timestamp) S(last_arrival_ns)
 #define INTAKE_SLOTS(S) S(accepted_bytes) S(is_open) S(limit_bytes) S(pending) S(tracks)
 #define SUBSCRIPTION_SLOTS(S) S(leg) S(seq_offset) S(ssrc) S(rtx_ssrc) S(packets) S(octets)
@@ -144,6 +149,21 @@ static inline int add(PyObject *object, Py_ssize_t offset, int64_t value)
     return put(object, offset, number(object, offset) + value);
 }
 
+/* (first, second, packet); takes over the first two, which may be NULL after a failure. */
+static inline PyObject *triple(PyObject *first, PyObject *second, PyObject *packet)
+{
+    PyObject *made = first == NULL || second == NULL ? NULL : PyTuple_New(3);
+    if (made == NULL) {
+        Py_XDECREF(first);
+        Py_XDECREF(second);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(made, 0, first);
+    PyTuple_SET_ITEM(made, 1, second);
+    PyTuple_SET_ITEM(made, 2, Py_NewRef(packet));
+    return made;
+}
+
 /* -- The lane ------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -155,9 +175,18 @@ typedef struct {
     struct iovec *slots;   /* of the outbox: where a packet is built, and its length */
     uint8_t *names;        /* of the outbox: whom each goes to */
     int name_bytes, slot_count;
-    int audio_level_extension, loud_level;
+    int audio_level_extension, loud_level, loud_packets;
+    long long speech_hangover_ns;
     int posted;
     int is_ours;           /* `posted` is ahead of the outbox's */
+    int has_called;        /* something in Python, since `relay` was called */
+    /* What `listen` was told, for `relay`: the socket, its receive slots, the outbox's headers. */
+    int fd;
+    struct mmsghdr *incoming, *outgoing;
+    int incoming_slots;
+    unsigned most_bytes;
+    PyObject *by_address;
+    unsigned long long dropped; /* what the kernel did not take from `relay` */
 } Lane;
 
 static PyObject *NAME_posted, *NAME_flush, *NAME_intake, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
@@ -196,6 +225,7 @@ static PyObject *give_up(Lane *lane)
 /* The outbox is full: let everything go. */
 static int flush(Lane *lane)
 {
+    lane->has_called = 1;
     if (hand_back(lane) < 0)
         return -1;
     PyObject *nothing = PyObject_CallMethodNoArgs(lane->outbox, NAME_flush);
@@ -216,9 +246,10 @@ static int count_unprotectable(Lane *lane)
 }
 
 /* Call `method` of `object`. */
-static int call(PyObject *object, PyObject *method, PyObject *first, int64_t second, int64_t third,
-                int order)
+static int call(Lane *lane, PyObject *object, PyObject *method, PyObject *first, int64_t second,
+                int64_t third, int order)
 {
+    lane->has_called = 1;
     PyObject *a = PyLong_FromLongLong(second), *b = PyLong_FromLongLong(third), *result = NULL;
     if (a != NULL && b != NULL) {
         /* order 0: (first, second, third); 1: (second, first, third) */
@@ -239,7 +270,7 @@ static int put_aside(PyObject *intake, int64_t track, PyObject *packet, int64_t 
     if (AT(intake, intake_at.is_open) != Py_True || track >= number(intake, intake_at.tracks)
         || accepted > number(intake, intake_at.limit_bytes))
         return 0;
-    PyObject *kept = Py_BuildValue("LLO", (long long)track, (long long)arrival_ns, packet);
+    PyObject *kept = triple(PyLong_FromLongLong(track), PyLong_FromLongLong(arrival_ns), packet);
     if (kept == NULL)
         return -1;
     int failed = PyList_Append(AT(intake, intake_at.pending), kept) < 0
@@ -258,7 +289,7 @@ static int keep_for_record(Lane *lane, PyObject *tap, int64_t track, PyObject *p
     int done = (PyObject *)Py_TYPE(intake) == lane->intake
         ? put_aside(intake, track, packet, arrival_ns) : 0;
     Py_DECREF(intake);
-    return done ? done : call(tap, NAME_rtp, packet, track, arrival_ns, 1);
+    return done ? done : call(lane, tap, NAME_rtp, packet, track, arrival_ns, 1);
 }
 
 /* Step 5 of the router: one rewritten, encrypted copy per receiver. */
@@ -304,6 +335,27 @@ static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_
     return 0;
 }
 
+/* The router's hear. Python is called when it is to be told that somebody begins to speak, or has
+   ended; who is told may want to send something. */
+static int hear(Lane *lane, PyObject *source, PyObject *publication, int level, int64_t arrival_ns)
+{
+    int is_speaking = AT(publication, publication_at.is_speaking) == Py_True;
+    int64_t loud_packets = number(publication, publication_at.loud_packets);
+    if (level < lane->loud_level) {
+        if (is_speaking || loud_packets + 1 < lane->loud_packets)
+            return put(publication, publication_at.loud_packets, loud_packets + 1) < 0
+                || put(publication, publication_at.loud_until_ns,
+                       arrival_ns + lane->speech_hangover_ns) < 0 ? -1 : 0;
+    } else if (arrival_ns <= number(publication, publication_at.loud_until_ns)) {
+        return 0;
+    } else if (!is_speaking) {
+        return loud_packets == 0 ? 0 : put(publication, publication_at.loud_packets, 0);
+    }
+    if (hand_back(lane) < 0 || call(lane, lane->router, NAME_hear, source, level, arrival_ns, 0) < 0)
+        return -1;
+    return take_over(lane);
+}
+
 /* Steps 1 to 5 of the router for a packet that has been looked at and decrypted. */
 static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publication,
                  PyObject *packet, Py_ssize_t extension_at, int64_t arrival_ns)
@@ -341,7 +393,8 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
         return -1;
 
     /* 3. Keep it: for receivers that will ask again, and for the record. */
-    PyObject *kept = Py_BuildValue("HIO", out_seq, out_timestamp, packet);
+    PyObject *kept =
+        triple(PyLong_FromLong(out_seq), PyLong_FromUnsignedLong(out_timestamp), packet);
     if (kept == NULL)
         return -1;
     Py_ssize_t place = out_seq & number(publication, publication_at.cache_mask);
@@ -359,14 +412,7 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
     if (extension_at == 0 || extension_at + (is_level ? 1 : STAMP_BYTES) > length) {
         /* nothing that we use */
     } else if (is_level) {
-        int level = bytes[extension_at] & 0x7F;
-        int is_quiet = level >= lane->loud_level
-            && AT(publication, publication_at.is_speaking) == Py_False
-            && number(publication, publication_at.loud_packets) == 0;
-        if (!is_quiet /* who is told may want to send something */
-            && (hand_back(lane) < 0
-                || call(lane->router, NAME_hear, source, level, arrival_ns, 0) < 0
-                || take_over(lane) < 0))
+        if (hear(lane, source, publication, bytes[extension_at] & 0x7F, arrival_ns) < 0)
             return -1;
     } else {
         stamp_at = extension_at;
@@ -433,35 +479,10 @@ static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_
     return failed ? ERROR : DONE;
 }
 
-/* -- What Python calls --------------------------------------------------------------------------- */
-
-static PyObject *lane_forward(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+/* Datagrams `at` to `end` of `messages`, in order: the first that is not ours, or `end`; or ERROR. */
+static Py_ssize_t forward_all(Lane *lane, struct mmsghdr *messages, Py_ssize_t at, Py_ssize_t end,
+                              unsigned most_bytes, PyObject *by_address, int64_t arrival_ns)
 {
-    if (count != 4)
-        return PyErr_Format(PyExc_TypeError, "forward(leg, packet, length, arrival_ns)");
-    uint8_t *data = PyLong_AsVoidPtr(arguments[1]);
-    int *length = PyLong_AsVoidPtr(arguments[2]);
-    int64_t arrival_ns = PyLong_AsLongLong(arguments[3]);
-    if (PyErr_Occurred() || take_over(lane) < 0)
-        return NULL;
-    int outcome = forward(lane, arguments[0], data, length, arrival_ns);
-    if (outcome == ERROR)
-        return give_up(lane);
-    return hand_back(lane) < 0 ? NULL : PyBool_FromLong(outcome == DONE);
-}
-
-static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
-{
-    if (count != 6)
-        return PyErr_Format(PyExc_TypeError, "forward_batch(messages, at, end, most_bytes, "
-                                             "by_address, arrival_ns)");
-    struct mmsghdr *messages = PyLong_AsVoidPtr(arguments[0]);
-    Py_ssize_t at = PyLong_AsSsize_t(arguments[1]), end = PyLong_AsSsize_t(arguments[2]);
-    unsigned most_bytes = (unsigned)PyLong_AsLong(arguments[3]);
-    PyObject *by_address = arguments[4];
-    int64_t arrival_ns = PyLong_AsLongLong(arguments[5]);
-    if (PyErr_Occurred() || take_over(lane) < 0)
-        return NULL;
     for (; at < end; at++) {
         struct mmsghdr *message = &messages[at];
         uint8_t *data = message->msg_hdr.msg_iov->iov_base;
@@ -472,85 +493,21 @@ static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_s
         PyObject *address =
             PyBytes_FromStringAndSize(message->msg_hdr.msg_name, lane->name_bytes);
         if (address == NULL)
-            return give_up(lane);
+            return ERROR;
         PyObject *leg = PyDict_GetItemWithError(by_address, address);
         Py_DECREF(address);
         if (leg == NULL && PyErr_Occurred())
-            return give_up(lane);
+            return ERROR;
         if (leg == NULL)
             break;
         int outcome = forward(lane, leg, data, (int *)&message->msg_len, arrival_ns);
         if (outcome == ERROR)
-            return give_up(lane);
+            return ERROR;
         if (outcome == NOT_MINE)
             break;
     }
-    return hand_back(lane) < 0 ? NULL : PyLong_FromSsize_t(at);
+    return at;
 }
-
-static int lane_init(Lane *lane, PyObject *arguments, PyObject *names)
-{
-    static char *known[] = {"tables", "router", "outbox", "unprotect", "protect", "slots", "names",
-                            "name_bytes", "slot_count", "audio_level_extension", "loud_level", NULL};
-    PyObject *leg, *source, *publication, *subscription, *session, *intake, *router, *outbox;
-    unsigned long long unprotect, protect, slots, slot_names;
-    if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "(OOOOOO)OOKKKKiiii", known, &leg, &source, &publication,
-            &subscription, &session, &intake, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
-            &lane->name_bytes, &lane->slot_count, &lane->audio_level_extension, &lane->loud_level))
-        return -1;
-    if (learn_slots(leg, source, publication, subscription, session, intake) < 0)
-        return -1;
-    Py_XSETREF(lane->router, Py_NewRef(router));
-    Py_XSETREF(lane->outbox, Py_NewRef(outbox));
-    Py_XSETREF(lane->intake, Py_NewRef(intake));
-    lane->unprotect = (srtp_call)(uintptr_t)unprotect;
-    lane->protect = (srtp_call)(uintptr_t)protect;
-    lane->slots = (struct iovec *)(uintptr_t)slots;
-    lane->names = (uint8_t *)(uintptr_t)slot_names;
-    return 0;
-}
-
-static int lane_traverse(Lane *lane, visitproc visit, void *arg)
-{
-    Py_VISIT(lane->router);
-    Py_VISIT(lane->outbox);
-    Py_VISIT(lane->intake);
-    return 0;
-}
-
-static int lane_clear(Lane *lane)
-{
-    Py_CLEAR(lane->router);
-    Py_CLEAR(lane->outbox);
-    Py_CLEAR(lane->intake);
-    return 0;
-}
-
-static void lane_dealloc(Lane *lane)
-{
-    PyObject_GC_UnTrack(lane);
-    lane_clear(lane);
-    Py_TYPE(lane)->tp_free(lane);
-}
-
-static PyMethodDef lane_methods[] = {
-    {"forward", (PyCFunction)(void (*)(void))lane_forward, METH_FASTCALL, NULL},
-    {"forward_batch", (PyCFunction)(void (*)(void))lane_forward_batch, METH_FASTCALL, NULL},
-    {NULL},
-};
-
-static PyTypeObject LaneType = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "media._fastlane.Lane",
-    .tp_basicsize = sizeof(Lane),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)lane_init,
-    .tp_traverse = (traverseproc)lane_traverse,
-    .tp_clear = (inquiry)lane_clear,
-    .tp_dealloc = (destructor)lane_dealloc,
-    .tp_methods = lane_methods,
-};
 
 /* -- The socket's two calls ---------------------------------------------------------------------- */
 
@@ -644,17 +601,9 @@ static unsigned hand_over_singly(int fd, struct mmsghdr *messages, unsigned coun
     return dropped;
 }
 
-/* socket.hand_over: how many of `messages` the kernel did not take. */
-static PyObject *hand_over(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+/* How many of `messages` the kernel did not take. */
+static unsigned hand_over_all(int fd, struct mmsghdr *messages, unsigned left)
 {
-    (void)module;
-    if (count != 3)
-        return PyErr_Format(PyExc_TypeError, "hand_over(fd, messages, count)");
-    int fd = (int)PyLong_AsLong(arguments[0]);
-    struct mmsghdr *messages = PyLong_AsVoidPtr(arguments[1]);
-    unsigned left = (unsigned)PyLong_AsLong(arguments[2]);
-    if (PyErr_Occurred())
-        return NULL;
     unsigned dropped = 0;
     int is_full = 0;
     while (left > 0 && !is_full) {
@@ -675,8 +624,230 @@ static PyObject *hand_over(PyObject *module, PyObject *const *arguments, Py_ssiz
         messages += gone;
         left -= gone;
     }
-    return PyLong_FromUnsignedLong(dropped + left);
+    return dropped + left;
 }
+
+/* socket.hand_over. */
+static PyObject *hand_over(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "hand_over(fd, messages, count)");
+    int fd = (int)PyLong_AsLong(arguments[0]);
+    struct mmsghdr *messages = PyLong_AsVoidPtr(arguments[1]);
+    unsigned left = (unsigned)PyLong_AsLong(arguments[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyLong_FromUnsignedLong(hand_over_all(fd, messages, left));
+}
+
+/* -- What Python calls --------------------------------------------------------------------------- */
+
+static PyObject *lane_forward(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 4)
+        return PyErr_Format(PyExc_TypeError, "forward(leg, packet, length, arrival_ns)");
+    uint8_t *data = PyLong_AsVoidPtr(arguments[1]);
+    int *length = PyLong_AsVoidPtr(arguments[2]);
+    int64_t arrival_ns = PyLong_AsLongLong(arguments[3]);
+    if (PyErr_Occurred() || take_over(lane) < 0)
+        return NULL;
+    int outcome = forward(lane, arguments[0], data, length, arrival_ns);
+    if (outcome == ERROR)
+        return give_up(lane);
+    return hand_back(lane) < 0 ? NULL : PyBool_FromLong(outcome == DONE);
+}
+
+static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 6)
+        return PyErr_Format(PyExc_TypeError, "forward_batch(messages, at, end, most_bytes, "
+                                             "by_address, arrival_ns)");
+    struct mmsghdr *messages = PyLong_AsVoidPtr(arguments[0]);
+    Py_ssize_t at = PyLong_AsSsize_t(arguments[1]), end = PyLong_AsSsize_t(arguments[2]);
+    unsigned most_bytes = (unsigned)PyLong_AsLong(arguments[3]);
+    PyObject *by_address = arguments[4];
+    int64_t arrival_ns = PyLong_AsLongLong(arguments[5]);
+    if (PyErr_Occurred() || take_over(lane) < 0)
+        return NULL;
+    at = forward_all(lane, messages, at, end, most_bytes, by_address, arrival_ns);
+    if (at < 0)
+        return give_up(lane);
+    return hand_back(lane) < 0 ? NULL : PyLong_FromSsize_t(at);
+}
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * SECOND_NS + now.tv_nsec;
+}
+
+/* Say once whose datagrams `relay` forwards, and by which of the outbox's headers. */
+static PyObject *lane_listen(Lane *lane, PyObject *arguments, PyObject *names)
+{
+    static char *known[] = {"fd", "incoming", "slots", "outgoing", "most_bytes", "by_address", NULL};
+    unsigned long long incoming, outgoing;
+    PyObject *by_address;
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "iKiKIO!", known, &lane->fd, &incoming,
+                                     &lane->incoming_slots, &outgoing, &lane->most_bytes,
+                                     &PyDict_Type, &by_address))
+        return NULL;
+    lane->incoming = (struct mmsghdr *)(uintptr_t)incoming;
+    lane->outgoing = (struct mmsghdr *)(uintptr_t)outgoing;
+    Py_XSETREF(lane->by_address, Py_NewRef(by_address));
+    Py_RETURN_NONE;
+}
+
+/* Everything that has come. 0: there is no more; 1: Python was called and may have left something
+   to the loop, or it is others' turn. With `left`: a batch that Python has to go on with. */
+static int relay_what_came(Lane *lane, int64_t trusted_until_ns, PyObject **left)
+{
+    for (int batches = 0; batches < BATCHES_PER_TURN; batches++) {
+        int came = recvmmsg(lane->fd, lane->incoming, (unsigned)lane->incoming_slots, MSG_DONTWAIT,
+                            NULL);
+        if (came <= 0)
+            return came < 0 && errno != EAGAIN; /* a socket that can only fail is not waited for */
+        int64_t arrival_ns = monotonic_ns();
+        Py_ssize_t at = 0;
+        if (arrival_ns <= trusted_until_ns) {
+            at = forward_all(lane, lane->incoming, 0, came, lane->most_bytes, lane->by_address,
+                             arrival_ns);
+            if (at < 0)
+                return ERROR;
+        }
+        if (at < came) {
+            *left = Py_BuildValue("inL", came, at, (long long)arrival_ns);
+            return *left == NULL ? ERROR : 1;
+        }
+        unsigned posted = (unsigned)lane->posted;
+        lane->posted = 0;
+        if (posted > 0)
+            lane->dropped += hand_over_all(lane->fd, lane->outgoing, posted);
+        if (lane->has_called)
+            return 1;
+        if (came < lane->incoming_slots)
+            return 0;
+    }
+    return 1;
+}
+
+/* Forward what comes, in the wait for it: until `others` can be read, the time is up, or Python has
+   something to do. Between two packets of the common case no line of Python runs. */
+static PyObject *lane_relay(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "relay(others, timeout_ns, trusted_until_ns)");
+    int others = (int)PyLong_AsLong(arguments[0]);
+    int64_t timeout_ns = PyLong_AsLongLong(arguments[1]);
+    int64_t trusted_until_ns = PyLong_AsLongLong(arguments[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (lane->by_address == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "listen() first");
+    struct pollfd ready[2] = {{.fd = lane->fd, .events = POLLIN}, {.fd = others, .events = POLLIN}};
+    int64_t left_ns = timeout_ns, until_ns = timeout_ns < 0 ? 0 : monotonic_ns() + timeout_ns;
+    PyObject *left = NULL;
+    int outcome;
+    lane->has_called = 0;
+    do {
+        struct timespec left_time = {left_ns / SECOND_NS, left_ns % SECOND_NS};
+        int found;
+        Py_BEGIN_ALLOW_THREADS
+        found = ppoll(ready, 2, timeout_ns < 0 ? NULL : &left_time, NULL);
+        Py_END_ALLOW_THREADS
+        if (found <= 0 || !ready[0].revents) /* time is up, a signal came, or something for others */
+            break;
+        if (take_over(lane) < 0)
+            return NULL;
+        outcome = relay_what_came(lane, trusted_until_ns, &left);
+        if (outcome == ERROR)
+            return give_up(lane);
+        if (hand_back(lane) < 0) {
+            Py_XDECREF(left);
+            return NULL;
+        }
+        if (timeout_ns >= 0 && (left_ns = until_ns - monotonic_ns()) <= 0)
+            break;
+    } while (outcome == 0 && !ready[1].revents);
+    return left == NULL ? Py_NewRef(Py_None) : left;
+}
+
+static int lane_init(Lane *lane, PyObject *arguments, PyObject *names)
+{
+    static char *known[] = {"tables", "router", "outbox", "unprotect", "protect", "slots", "names",
+                            "name_bytes", "slot_count", "audio_level_extension", "loud_level",
+                            "loud_packets", "speech_hangover_ns", NULL};
+    PyObject *leg, *source, *publication, *subscription, *session, *intake, *router, *outbox;
+    unsigned long long unprotect, protect, slots, slot_names;
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, names, "(OOOOOO)OOKKKKiiiiiL", known, &leg, &source, &publication,
+            &subscription, &session, &intake, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
+            &lane->name_bytes, &lane->slot_count, &lane->audio_level_extension, &lane->loud_level,
+            &lane->loud_packets, &lane->speech_hangover_ns))
+        return -1;
+    if (learn_slots(leg, source, publication, subscription, session, intake) < 0)
+        return -1;
+    Py_XSETREF(lane->router, Py_NewRef(router));
+    Py_XSETREF(lane->outbox, Py_NewRef(outbox));
+    Py_XSETREF(lane->intake, Py_NewRef(intake));
+    lane->unprotect = (srtp_call)(uintptr_t)unprotect;
+    lane->protect = (srtp_call)(uintptr_t)protect;
+    lane->slots = (struct iovec *)(uintptr_t)slots;
+    lane->names = (uint8_t *)(uintptr_t)slot_names;
+    return 0;
+}
+
+static int lane_traverse(Lane *lane, visitproc visit, void *arg)
+{
+    Py_VISIT(lane->router);
+    Py_VISIT(lane->outbox);
+    Py_VISIT(lane->intake);
+    Py_VISIT(lane->by_address);
+    return 0;
+}
+
+static int lane_clear(Lane *lane)
+{
+    Py_CLEAR(lane->router);
+    Py_CLEAR(lane->outbox);
+    Py_CLEAR(lane->intake);
+    Py_CLEAR(lane->by_address);
+    return 0;
+}
+
+static void lane_dealloc(Lane *lane)
+{
+    PyObject_GC_UnTrack(lane);
+    lane_clear(lane);
+    Py_TYPE(lane)->tp_free(lane);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"forward", (PyCFunction)(void (*)(void))lane_forward, METH_FASTCALL, NULL},
+    {"forward_batch", (PyCFunction)(void (*)(void))lane_forward_batch, METH_FASTCALL, NULL},
+    {"listen", (PyCFunction)(void (*)(void))lane_listen, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"relay", (PyCFunction)(void (*)(void))lane_relay, METH_FASTCALL, NULL},
+    {NULL},
+};
+
+static PyMemberDef lane_members[] = {
+    {"dropped", T_ULONGLONG, offsetof(Lane, dropped), READONLY, NULL},
+    {NULL},
+};
+
+static PyTypeObject LaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "media._fastlane.Lane",
+    .tp_basicsize = sizeof(Lane),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)lane_init,
+    .tp_traverse = (traverseproc)lane_traverse,
+    .tp_clear = (inquiry)lane_clear,
+    .tp_dealloc = (destructor)lane_dealloc,
+    .tp_methods = lane_methods,
+    .tp_members = lane_members,
+};
 
 /* -- The journal's records ----------------------------------------------------------------------- */
 

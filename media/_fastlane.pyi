@@ -31,6 +31,8 @@ class Lane:
         slot_count: int,
         audio_level_extension: int,
         loud_level: int,
+        loud_packets: int,
+        speech_hangover_ns: int,
     ) -> None: ...
     def forward(
         self, leg: Leg, packet_address: int, length_address: int, arrival_ns: int, /
@@ -49,6 +51,33 @@ class Lane:
     ) -> int:
         """Datagrams `at` to `end` of an array of `struct mmsghdr`, in order. Returns the first that
         is not the common case and was not touched, or `end`. Media of `most_bytes` is not taken."""
+
+    dropped: int
+    """What the kernel did not take of what `relay` forwarded."""
+
+    def listen(
+        self,
+        *,
+        fd: int,
+        incoming: int,
+        slots: int,
+        outgoing: int,
+        most_bytes: int,
+        by_address: dict[Address, Leg],
+    ) -> None:
+        """What `relay` needs to know of the socket: `fd`, its `slots` receive slots (an array of
+        `struct mmsghdr` at `incoming`), the outbox's headers at `outgoing`, and the rest as
+        `forward_batch` is told it."""
+
+    def relay(
+        self, others: int, timeout_ns: int, trusted_until_ns: int, /
+    ) -> tuple[int, int, int] | None:
+        """Wait for datagrams and forward them, until the descriptor `others` can be read,
+        `timeout_ns` (negative: for ever) is over, a signal came, or Python was called.
+
+        A batch of which something is not the common case ends the wait: `(count, at, arrival_ns)`,
+        those before `at` forwarded and posted, not yet sent. So does each that comes after
+        `trusted_until_ns`, untouched."""
 
 def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> EncodedBatch:
     """As `journal.encode_batch`. Missing where the processor has no CRC32C instruction."""

@@ -31,12 +31,19 @@ def built_as() -> str | None:
 
 
 def open_lane(
-    router: "Router", outbox: Outbox, *, audio_level_extension: int, loud_level: int
+    router: "Router",
+    outbox: Outbox,
+    *,
+    audio_level_extension: int,
+    loud_level: int,
+    loud_packets: int,
+    speech_hangover_ns: int,
 ) -> "Lane | None":
     """The lane that does `router`'s common case and posts to `outbox`; None if there is none.
 
     While it works it is the only one who posts. `router` counts `unprotectable` and is called as
-    `hear(source, level, arrival_ns)` when the level of a sound may change who speaks.
+    `hear(source, level, arrival_ns)` when the level of a sound changes who speaks; what else that
+    method does, the lane does itself.
     """
     if _built is None:
         return None
@@ -52,5 +59,7 @@ def open_lane(
         slot_count=SEND_SLOTS,
         audio_level_extension=audio_level_extension,
         loud_level=loud_level,
+        loud_packets=loud_packets,
+        speech_hangover_ns=speech_hangover_ns,
     )
     return lane

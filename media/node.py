@@ -132,6 +132,16 @@ class MediaNode:
         self._silent: set[Leg] = set()
         # Looked up once per packet; the book keeps this very dict.
         self._by_address = self._book.by_address
+        if self._router.lane is not None:
+            self._router.lane.listen(
+                fd=self._socket.fd,
+                incoming=self._socket.messages_address,
+                slots=RECEIVE_SLOTS,
+                outgoing=self._socket.outbox.messages_address,
+                most_bytes=MAX_PLAIN_BYTES,
+                by_address=self._by_address,
+            )
+            self._socket.relay_with(self._relay)
 
     @classmethod
     async def start(
@@ -180,9 +190,10 @@ class MediaNode:
 
     def counters(self) -> dict[str, int]:
         """Everything that was not forwarded, by reason."""
+        lane = self._router.lane
         return {
             **self.drops,
-            "send": self._socket.sent_dropped,
+            "send": self._socket.sent_dropped + (lane.dropped if lane is not None else 0),
             "unprotectable": self._router.unprotectable,
             "unroutable": self._router.unroutable,
             "rtcp_malformed": self.feedback.malformed,
@@ -191,11 +202,18 @@ class MediaNode:
 
     # -- The guard: once per datagram --------------------------------------------------------
 
-    def _datagrams(self, count: int) -> None:
-        now_ns = self.now_ns()  # one reading for all: they came while the last batch was in work
+    def _relay(self, others: int, timeout_s: float | None) -> tuple[int, int, int] | None:
+        """Wait in C. The end of a halt, or of a silence, is Python's business."""
+        lane = self._router.lane
+        assert lane is not None
+        timeout_ns = -1 if timeout_s is None else max(int(timeout_s * 1_000_000_000), 0)
+        is_usual = not (self._silent or self.is_behind)
+        return lane.relay(others, timeout_ns, self._alive_ns + HALT_NS if is_usual else 0)
+
+    def _datagrams(self, count: int, at: int, now_ns: int) -> None:
         if now_ns - self._alive_ns > HALT_NS:
             self._fall_behind(now_ns)
-        self._take_in(count, now_ns)
+        self._take_in(count, at, now_ns)
         if self._silent:
             self._note_signs(now_ns)
         if self.is_behind and count < RECEIVE_SLOTS:  # nothing waits any more
@@ -209,11 +227,11 @@ class MediaNode:
             leg.back_at_ns = now_ns
             self._silent.discard(leg)
 
-    def _take_in(self, count: int, now_ns: int) -> None:
+    def _take_in(self, count: int, at: int, now_ns: int) -> None:
         """Media first. A report or a check takes as long as several pictures do, and the batch that
         it came with would be as late: what came of its media leaves before that is looked at."""
         lane = self._router.lane
-        messages, by_address, at = self._socket.messages_address, self._by_address, 0
+        messages, by_address = self._socket.messages_address, self._by_address
         patient: list[int] = []
         while at < count:
             left = at

@@ -59,7 +59,12 @@ class Router:
         self._outbox = outbox
         # The common case of this loop in C; None: all of it runs here.
         self.lane = open_lane(
-            self, outbox, audio_level_extension=AUDIO_LEVEL_EXTENSION, loud_level=LOUD_LEVEL
+            self,
+            outbox,
+            audio_level_extension=AUDIO_LEVEL_EXTENSION,
+            loud_level=LOUD_LEVEL,
+            loud_packets=LOUD_PACKETS,
+            speech_hangover_ns=SPEECH_HANGOVER_NS,
         )
         self._feedback = feedback
         self.unprotectable = 0  # libsrtp refused to encrypt: a key worn out, or a bug of ours

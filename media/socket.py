@@ -19,9 +19,12 @@ import errno
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from media.loop import MediaLoop
 from media.srtp import BUFFER_BYTES, MAX_PLAIN_BYTES, PacketBuffer
 
 Address = bytes
@@ -184,15 +187,20 @@ class Outbox:
             self._hand_over(count)
 
 
+Relay = Callable[[int, float | None], tuple[int, int, int] | None]
+"""Waits as `media.loop.Attend` does. What it leaves is told as `on_datagrams` is told."""
+
+
 class MediaSocket:
     """Owns the socket and the memory of what passes through it.
 
-    `on_datagrams(count)` is called when the first `count` of `received` hold datagrams from
-    `senders`; the next batch overwrites them. What is posted to the `outbox` meanwhile leaves when
-    it returns; what is posted at any other time leaves at once.
+    `on_datagrams(count, at, arrival_ns)` is called when the first `count` of `received` hold
+    datagrams from `senders` that came at `arrival_ns`, those before `at` already dealt with; the
+    next batch overwrites them. What is posted to the `outbox` meanwhile leaves when it returns;
+    what is posted at any other time leaves at once.
     """
 
-    def __init__(self, host: str, port: int, on_datagrams: Callable[[int], None]) -> None:
+    def __init__(self, host: str, port: int, on_datagrams: Callable[[int, int, int], None]) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -217,8 +225,9 @@ class MediaSocket:
         self.outbox = Outbox(name_bytes, self._hand_over)
         self._on_datagrams = on_datagrams
         self._loop = asyncio.get_running_loop()
-        self._fd = self._socket.fileno()
-        self._loop.add_reader(self._fd, self._readable)
+        self.fd = self._socket.fileno()
+        self._loop.add_reader(self.fd, self._readable)
+        self._stop_reading: Callable[[], object] = partial(self._loop.remove_reader, self.fd)
 
     def send(self, data: bytes, address: Address) -> None:
         """Post one datagram of at most `BUFFER_BYTES` as it is."""
@@ -229,28 +238,50 @@ class MediaSocket:
 
     def close(self) -> None:
         """Stop reading and free the port. What is sent afterwards goes nowhere."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+        if self.fd >= 0:
+            self._stop_reading()
             self._socket.close()
-            self._fd = -1
+            self.fd = -1
+
+    def relay_with(self, relay: Relay) -> None:
+        """Have `relay` wait for datagrams, and do with them what it can, if the loop is one that
+        can be attended, and nobody does yet."""
+        loop = self._loop
+
+        def attend(others: int, timeout_s: float | None) -> None:
+            try:
+                batch = relay(others, timeout_s)
+            except BaseException:
+                self.outbox.flush()  # what came before the surprise
+                raise
+            if batch is not None:
+                self._take_up(*batch)
+
+        if isinstance(loop, MediaLoop) and loop.attend(attend):
+            self._stop_reading()
+            self._stop_reading = loop.sleep_again
 
     def _readable(self) -> None:
         # Packets that came while others were worked on are taken in at once, without the loop's
         # round.
-        outbox = self.outbox
         for _ in range(BATCHES_PER_TURN):
-            count = take_in(self._fd, self.messages_address, RECEIVE_SLOTS)
+            count = take_in(self.fd, self.messages_address, RECEIVE_SLOTS)
             if not count:
                 return
-            outbox.is_held = True
-            try:
-                self._on_datagrams(count)
-            finally:
-                outbox.is_held = False
-                outbox.flush()
+            # One reading for all: they came while the last batch was in work.
+            self._take_up(count, 0, time.monotonic_ns())
+
+    def _take_up(self, count: int, at: int, arrival_ns: int) -> None:
+        outbox = self.outbox
+        outbox.is_held = True
+        try:
+            self._on_datagrams(count, at, arrival_ns)
+        finally:
+            outbox.is_held = False
+            outbox.flush()
 
     def _hand_over(self, count: int) -> None:
-        self.sent_dropped += hand_over(self._fd, self.outbox.messages_address, count)
+        self.sent_dropped += hand_over(self.fd, self.outbox.messages_address, count)
 
 
 def host_and_port(address: Address) -> tuple[str, int]:

@@ -36,7 +36,7 @@ class Echo:
         self.batches: list[int] = []
         self.socket = MediaSocket(host, 0, self._datagrams)
 
-    def _datagrams(self, count: int) -> None:
+    def _datagrams(self, count: int, _at: int, _arrival_ns: int) -> None:
         self.batches.append(count)
         for buffer, sender in zip(
             self.socket.received[:count], self.socket.senders[:count], strict=True

@@ -48,7 +48,7 @@ async def test_attendance_waiting_for_the_database_has_an_end(bench: Bench) -> N
 async def test_what_the_kernel_does_not_take_is_dropped_and_counted() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
-        made = MediaSocket("127.0.0.1", 0, lambda count: None)
+        made = MediaSocket("127.0.0.1", 0, lambda *_: None)
         name = bytearray(16)
         name[0:2] = socket.AF_INET.to_bytes(2, "little")
         # Port 0 is nobody's: the kernel refuses it at once, as it does when a buffer is full.

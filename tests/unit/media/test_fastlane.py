@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from media import journal
+from media.events import SpeakingChanged
 from media.fastlane import built_as
 from media.journal import ArrivedPacket
 from media.rtp import wrap_rtx
@@ -107,9 +108,13 @@ class Both:
         }
 
 
-def extension_of(chance: random.Random, *, is_sound: bool) -> bytes:
-    if is_sound:
-        level = chance.choice([20, 30, 44, 45, 60, 127])
+LOUD, QUIET = [20, 30, 44], [45, 60, 127]
+
+
+def extension_of(chance: random.Random, levels: list[int] | None) -> bytes:
+    """Of a sound of one of these levels, or of a picture."""
+    if levels is not None:
+        level = chance.choice(levels)
         usual = bytes([LEVEL_ID << 4, level])
         return chance.choices([usual, b"", bytes([MID_ID << 4]) + b"x" + usual], [9, 1, 1])[0]
     usual = bytes([STAMP_ID << 4 | 2]) + chance.randbytes(3)
@@ -120,8 +125,10 @@ def extension_of(chance: random.Random, *, is_sound: bool) -> bytes:
 def test_a_storm_of_packets_leaves_the_same_tables_and_copies(seed: int) -> None:
     chance, both = random.Random(seed), Both(seed)
     now_ns, seq, sound_seq, repairs, codec, ssrc = 5 * MS, 65_500, 10, 0, VP8, 1111
-    for _ in range(1200):
+    for turn in range(1200):
         now_ns += chance.randrange(30 * MS)
+        # Speech, a long pause, a murmur: each lasts some two seconds.
+        levels = (LOUD, QUIET, LOUD + QUIET)[turn // 150 % 3]
         what = chance.random()
         is_sound = chance.random() < 0.4
         if what < 0.04:
@@ -160,7 +167,7 @@ def test_a_storm_of_packets_leaves_the_same_tables_and_copies(seed: int) -> None
                 ssrc=2222,
                 payload_type=OPUS.payload_type,
                 payload=chance.randbytes(chance.randrange(1, 200)),
-                extension=extension_of(chance, is_sound=True),
+                extension=extension_of(chance, levels),
             )
             sound_seq = (sound_seq + 1) & 0xFFFF
         else:
@@ -170,12 +177,14 @@ def test_a_storm_of_packets_leaves_the_same_tables_and_copies(seed: int) -> None
                 ssrc=ssrc,
                 payload_type=codec.payload_type,
                 payload=chance.randbytes(chance.randrange(1, 1200)),
-                extension=extension_of(chance, is_sound=False),
+                extension=extension_of(chance, None),
             )
             seq = (seq + 1) & 0xFFFF
         damage = chance.randrange(4000) if chance.random() < 0.03 else None
         both.receive(packet, now_ns, damage, again=chance.random() < 0.03)
         both.compare()
+    begun, ended = (both.c.alice.events.count(SpeakingChanged(speaking=s)) for s in (True, False))
+    assert min(begun, ended) > 1, "nobody began to speak and ended"
     assert both.c.taken_by_lane > 200, "the storm never met the common case"
     assert both.c.taken_by_lane < 1200, "the storm was nothing but the common case"
 
@@ -208,6 +217,8 @@ def test_a_table_without_the_expected_slot_is_refused_in_words() -> None:
             slot_count=1,
             audio_level_extension=0,
             loud_level=0,
+            loud_packets=0,
+            speech_hangover_ns=0,
         )
 
 
