@@ -49,6 +49,10 @@ LOST_FOR_CERTAIN: Final = 3
 CUTS_IN_VAIN: Final = 3
 # What a cut found out about the line is believed this long.
 CAPACITY_FRESH_NS: Final = 30 * SECOND
+# From this share of it on the line is tried carefully: the queue of a bold step is long before two
+# samples can tell of it, and the encoder has to follow, too.
+NEARLY_FULL: Final = 0.85
+CAREFUL_GROWTH: Final = 1.04
 
 # The losses of a full queue are reported a second or two after it was seen.
 LOSS_TOLD_NS: Final = 2 * SECOND
@@ -105,7 +109,7 @@ class Uplink:
     """One client's line to us. `rate_bps` is what all its pictures together may send."""
 
     __slots__ = (
-        "_before_cut_bps",
+        "_before_cut",
         "_bits",
         "_capacity_at_ns",
         "_capacity_bps",
@@ -137,7 +141,7 @@ class Uplink:
         self._quiet_seconds = 0
         self._high_samples = 0
         self._cuts = 0
-        self._before_cut_bps = 0
+        self._before_cut = (0, 0, 0)  # rate, capacity and its time: what an undone cut gives back
         self._first_queue_ms = self._cut_queue_ms = 0.0
         self._cut_at_ns = -LOSS_TOLD_NS
         self._capacity_bps = 0
@@ -146,6 +150,10 @@ class Uplink:
     @property
     def is_congested(self) -> bool:
         return self._high_samples >= 2
+
+    def is_thin(self, now_ns: int) -> bool:
+        """Whether it was found full of late: what a sender sends all at once stands in a queue."""
+        return self._capacity_bps > 0 and now_ns - self._capacity_at_ns <= CAPACITY_FRESH_NS
 
     def sample(
         self, now_ns: int, *, packets: int, octets: int, lost: int, transits_ms: Mapping[int, float]
@@ -186,8 +194,7 @@ class Uplink:
         )
         self._high_samples = self._cuts = 0
         if is_mistake:
-            self.rate_bps = self._before_cut_bps
-            self._capacity_bps = 0
+            self.rate_bps, self._capacity_bps, self._capacity_at_ns = self._before_cut
         return is_mistake
 
     def _measure(self, now_ns: int, bits: int) -> None:
@@ -217,12 +224,12 @@ class Uplink:
 
     def _cut(self, now_ns: int) -> None:
         """A line with a queue passes what it can: what arrives now is its capacity."""
+        if self._cuts == 1:
+            self._before_cut = (self.rate_bps, self._capacity_bps, self._capacity_at_ns)
         self._cut_at_ns = self._capacity_at_ns = now_ns
         self._cut_queue_ms = self.queue_ms
         self._capacity_bps = self._line_bps
         self._quiet_seconds = 0
-        if self._cuts == 1:
-            self._before_cut_bps = self.rate_bps
         share = 0.85 if self.queue_ms < QUEUE_LONG_MS else 0.6
         wanted_bps = _picture_bps(int(self._line_bps * share))
         if not self._has_lost:  # a machine that stumbles sends late and little, but loses nothing
@@ -243,11 +250,13 @@ class Uplink:
         self.rate_bps = max(self.rate_bps, VIDEO_FLOOR_BPS)
 
     def _growth(self, now_ns: int) -> float:
-        """By half where nothing is known; where the line was full before, carefully at first and
-        bolder with every second in which nothing happened."""
-        if not self._capacity_bps or now_ns - self._capacity_at_ns > CAPACITY_FRESH_NS:
+        """By half where nothing is known. Where the line was full before, bolder with every second
+        in which nothing happened, but in small steps near where it was full."""
+        if not self.is_thin(now_ns):
             return 1.5
-        return min(1.5, 1 + 0.03 * self._quiet_seconds)
+        growth = min(1.5, 1 + 0.03 * self._quiet_seconds)
+        is_nearly_full = self.rate_bps > NEARLY_FULL * _picture_bps(self._capacity_bps)
+        return min(growth, CAREFUL_GROWTH) if is_nearly_full else growth
 
 
 class Load(StrEnum):

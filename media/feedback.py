@@ -55,6 +55,8 @@ MS: Final = 1_000_000  # nanoseconds
 SECOND: Final = 1_000_000_000
 
 SEEKABLE_EVERY_NS: Final = 10 * SECOND
+# On a thin line a keyframe is a fifth of a second of queue, in which the sound stands.
+SEEKABLE_THIN_EVERY_NS: Final = 30 * SECOND
 # A keyframe is ten times a delta frame: at most two a second per publication, whoever asks.
 KEYFRAME_INTERVAL_NS: Final = 500 * MS
 # A keyframe that was asked for and is not there by then is asked for again.
@@ -357,8 +359,10 @@ class Feedback:
 
     def _keep_seekable(self, source: Source, now_ns: int) -> None:
         """A reviewer's seek lands on a keyframe; without asking, Chromium sends one in minutes."""
-        is_recorded = source.leg.tap is not None and source.track_index >= 0
-        if is_recorded and now_ns - source.publication.keyframe_asked_ns > SEEKABLE_EVERY_NS:
+        leg = source.leg
+        is_recorded = leg.tap is not None and source.track_index >= 0
+        every_ns = SEEKABLE_THIN_EVERY_NS if leg.uplink.is_thin(now_ns) else SEEKABLE_EVERY_NS
+        if is_recorded and now_ns - source.publication.keyframe_asked_ns > every_ns:
             self.want_keyframe(source.publication, now_ns)
 
     # -- How fast ----------------------------------------------------------------------------

@@ -98,6 +98,50 @@ def test_a_line_that_recovers_is_used_again() -> None:
     assert line.uplink.rate_bps > 1_000_000
 
 
+def test_a_full_line_is_tried_again_in_small_steps() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    line.capacity_bps = 300_000
+    line.run(8)
+    steps = []
+    for _ in range(40):
+        before_bps = line.uplink.rate_bps
+        line.run(1)
+        if before_bps > 200_000:  # 214 kbit/s of picture fit in
+            steps.append(line.uplink.rate_bps / before_bps)
+    assert 1.02 < max(steps) <= 1.05
+
+
+def test_a_line_is_thin_for_half_a_minute_after_it_was_full() -> None:
+    line = Line(Uplink())
+    line.run(10)
+    assert not line.uplink.is_thin(line.now_ns)
+    line.capacity_bps = 300_000
+    line.run(3)
+    assert line.uplink.is_thin(line.now_ns)
+    line.capacity_bps = 10_000_000
+    line.run(31)
+    assert not line.uplink.is_thin(line.now_ns)
+
+
+def test_an_undone_cut_forgets_nothing_of_the_line() -> None:
+    """On a thin line a keyframe's queue is gone as soon as it came."""
+    line = Line(Uplink())
+    line.run(10)
+    line.capacity_bps = 300_000
+    line.run(10)
+    rate_bps, cuts = line.uplink.rate_bps, line.cuts
+    line.extra_ms = 100
+    line.run(0.5)
+    line.extra_ms, line.longest_ms = 0, 0
+    line.run(0.5)
+    assert line.cuts == cuts + 2  # down and up again
+    assert line.uplink.rate_bps >= rate_bps
+    line.run(20)
+    assert line.uplink.is_thin(line.now_ns)
+    assert line.longest_ms < 200
+
+
 def test_a_longer_way_is_not_a_queue() -> None:
     line = Line(Uplink())
     line.run(10)

@@ -10,7 +10,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
-from media.bitrate import VIDEO_CAP_BPS, VIDEO_FLOOR_BPS
+from media.bitrate import VIDEO_CAP_BPS, VIDEO_FLOOR_BPS, Uplink
 from media.events import SpeakingChanged, TrackStarted
 from media.fastlane import built_as
 from media.feedback import (
@@ -612,6 +612,17 @@ def test_a_recorded_picture_can_be_sought_every_ten_seconds(relay: Relay) -> Non
     for second in range(1, 31):
         relay.feedback.report(relay.alice.leg, second * SECOND)
     assert keyframe_requests(relay) == 3  # at 1, 12 and 23 s
+
+
+def test_on_a_thin_line_every_thirty_seconds(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Uplink, "is_thin", lambda *_: True)
+    relay.record()
+    relay.receive(relay.alice, rtp(1), 0)
+    for second in range(1, 41):
+        relay.feedback.report(relay.alice.leg, second * SECOND)
+    assert keyframe_requests(relay) == 2  # at 1 and 32 s
 
 
 def test_a_picture_that_nobody_records_is_not_asked_for_more(relay: Relay) -> None:
