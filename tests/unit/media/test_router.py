@@ -614,9 +614,7 @@ def test_a_recorded_picture_can_be_sought_every_ten_seconds(relay: Relay) -> Non
     assert keyframe_requests(relay) == 3  # at 1, 12 and 23 s
 
 
-def test_on_a_thin_line_every_thirty_seconds(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_thin_line_every_thirty_seconds(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Uplink, "is_thin", lambda *_: True)
     relay.record()
     relay.receive(relay.alice, rtp(1), 0)
