@@ -25,6 +25,9 @@ FIRST_BOOKED_BYTES: Final = 1024 * 1024
 MOST_BOOKED_BYTES: Final = 32 * 1024 * 1024
 """A journal books as much as it has, between these two: a talk of minutes has three minutes or more
 ahead of it, and a leg that was lost at once holds no more than the first."""
+HASH_AT_BYTES: Final = 64 * 1024
+"""To hash a pass's few thousand bytes by themselves costs more in giving up the interpreter and
+getting it back than in hashing."""
 BOOK_AGAIN_NS: Final = 5_000_000_000
 """A full disk is not asked at every pass: some file systems search long before they refuse."""
 
@@ -57,7 +60,9 @@ class Segment:
         self.is_named = False  # whether its name is known to be on the disk
         self.size_bytes = 0
         self.records = 0
-        self.digest = hashlib.sha256()
+        self._digest = hashlib.sha256()
+        self._unhashed: list[bytes] = []  # written, and not yet in the digest
+        self._unhashed_bytes = 0
         self.booked_to = 0
         self.can_book = True
         self.is_short = False
@@ -81,13 +86,13 @@ class Segment:
 
     def append(self, data: bytes, records: int) -> None:
         """All or nothing as far as the file system allows; raises `OSError` after undoing."""
-        view = memoryview(data)
+        done = 0
         try:
-            while view:
-                taken = self.disk.write(self.fd, view)
+            while done < len(data):
+                taken = self.disk.write(self.fd, memoryview(data)[done:] if done else data)
                 if not taken:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                view = view[taken:]
+                done += taken
         except OSError:
             # A torn tail is harmless, but a whole one is tidier; never mind if even this fails.
             with contextlib.suppress(OSError):
@@ -95,7 +100,15 @@ class Segment:
             raise
         self.size_bytes += len(data)
         self.records += records
-        self.digest.update(data)
+        self._unhashed.append(data)
+        self._unhashed_bytes += len(data)
+        if self._unhashed_bytes >= HASH_AT_BYTES:
+            self._hash()
+
+    def _hash(self) -> None:
+        self._digest.update(b"".join(self._unhashed))
+        self._unhashed.clear()
+        self._unhashed_bytes = 0
 
     def book(self, size_bytes: int) -> None:
         """Set `size_bytes` aside behind what is written. Raises `OSError` if they are not there."""
@@ -183,7 +196,8 @@ class Segment:
         return oldest
 
     def seal(self, reason: SealReason, at_ns: int) -> None:
-        seal = Seal(reason, self.records, self.size_bytes, self.digest.hexdigest())
+        self._hash()
+        seal = Seal(reason, self.records, self.size_bytes, self._digest.hexdigest())
         self.append(journal.encode_seal(self.header.crc_seed, at_ns, seal), 1)
         self.is_sealed = True
 
