@@ -8,7 +8,6 @@ username fragment. RFC 8445 (lite: §2.5, §7.3), 8489 (STUN).
 `answer_check` is pure; `AddressBook` keeps who may speak from where.
 """
 
-import hmac
 import secrets
 import string
 import struct
@@ -25,6 +24,7 @@ HEADER_BYTES = 20
 # Browsers' checks are about 110 bytes; we parse nothing much larger.
 MAX_CHECK_BYTES = 548
 USERNAME = 0x0006
+INTEGRITY_BYTES = 20  # HMAC-SHA1 (RFC 5389 §15.4)
 # A multi-homed client has a few; more is somebody playing. The oldest goes first.
 MAX_ADDRESSES_PER_LEG = 8
 # Clients check every few seconds: hours of a call. The oldest is forgotten first.
@@ -135,7 +135,7 @@ def _is_authentic(request: stun.Message, key: bytes) -> bool:
     # compare_digest refuses to compare bytes of different length without a word; be explicit.
     return (
         isinstance(integrity, bytes)
-        and len(integrity) == hmac.new(key, b"", "sha1").digest_size
+        and len(integrity) == INTEGRITY_BYTES
         and request.check_message_integrity(key)
     )
 

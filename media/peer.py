@@ -491,7 +491,6 @@ class Peer:
             return
         self._transports.feedback.sample(leg, now_ns)
         silent_ns = now_ns - leg.last_packet_ns
-        limit_ns = SILENT_AFTER_NS if self._is_sending else LISTENER_SILENT_AFTER_NS
         if self._is_silent:
             if silent_ns < SILENT_AFTER_NS:
                 self._is_silent = False
@@ -499,7 +498,9 @@ class Peer:
                 self._excuse(now_ns)
                 self._renew_pictures(now_ns)
                 self._notify(PeerBack())
-        elif silent_ns > limit_ns:
+        elif silent_ns > SILENT_AFTER_NS and (
+            self._is_sending or silent_ns > LISTENER_SILENT_AFTER_NS
+        ):
             self._is_silent = True
             self._transports.await_sign(leg)
             self._mark(MarkKind.SILENT, leg.last_packet_ns)
