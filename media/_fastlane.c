@@ -45,29 +45,100 @@ enum { BATCHES_PER_TURN = 16 };
 
 typedef int (*srtp_call)(void *context, void *packet, int *length);
 
-/* -- Slots: where Python keeps what -------------------------------------------------------------- */
+/* -- The tables: where Python and we keep what ---------------------------------------------------- */
 
-#define LEG_SLOTS(S) \
-    S(inbound) S(outbound) S(address) S(is_connected) S(numbers) S(sources) S(tap) \
-    S(last_packet_ns) S(packets_in) S(bytes_in) S(rejected)
-#define SOURCE_SLOTS(S) \
-    S(publication) S(payload_type) S(clock_rate) S(next_seq) S(advanced) S(received) \
-    S(last_timestamp) S(transit) S(jitter) S(is_anchored) S(seq_offset) S(timestamp_offset) \
-    S(track_index) S(extension_id) S(extension_head) S(extension_at)
-#define PUBLICATION_SLOTS(S) \
-    S(source) S(is_open) S(is_speaking) S(loud_packets) S(loud_until_ns) S(cache) S(cache_mask) S(targets) \
-    S(translated) S(next_seq) S(next_timestamp) S(last_arrival_ns)
-#define INTAKE_SLOTS(S) S(accepted_bytes) S(is_open) S(limit_bytes) S(pending) S(tracks)
-#define SUBSCRIPTION_SLOTS(S) S(leg) S(seq_offset) S(ssrc) S(rtx_ssrc) S(packets) S(octets)
-#define SESSION_SLOTS(S) S(handle)
+/* Numbers, side by side: the bases of Python's tables (media/numbers.py). A number in an object of its
+   own, as Python keeps it otherwise, is one more line of memory to wait for, and there are some thirty
+   in a packet's way. */
+#define LEG_NUMBERS(N) \
+    N(LONGLONG, last_packet_ns) N(LONGLONG, packets_in) N(LONGLONG, bytes_in) \
+    N(LONGLONG, rejected) N(BOOL, is_connected)
+#define SOURCE_NUMBERS(N) \
+    N(LONGLONG, next_seq) N(LONGLONG, payload_type) N(LONGLONG, advanced) N(LONGLONG, received) \
+    N(LONGLONG, last_timestamp) N(LONGLONG, clock_rate) N(LONGLONG, transit) N(DOUBLE, jitter) \
+    N(LONGLONG, seq_offset) N(LONGLONG, timestamp_offset) N(LONGLONG, track_index) \
+    N(LONGLONG, extension_id) N(LONGLONG, extension_at) N(BOOL, is_anchored)
+#define PUBLICATION_NUMBERS(N) \
+    N(LONGLONG, next_seq) N(LONGLONG, next_timestamp) N(LONGLONG, last_arrival_ns) \
+    N(LONGLONG, cache_mask) N(LONGLONG, loud_packets) N(LONGLONG, loud_until_ns) N(BOOL, is_open) \
+    N(BOOL, is_speaking)
+#define SUBSCRIPTION_NUMBERS(N) \
+    N(LONGLONG, seq_offset) N(LONGLONG, ssrc) N(LONGLONG, rtx_ssrc) N(LONGLONG, packets) \
+    N(LONGLONG, octets)
+#define SESSION_NUMBERS(N) N(LONGLONG, handle)
+#define OUTBOX_NUMBERS(N) N(LONGLONG, posted)
+
+typedef long long LONGLONG;
+typedef double DOUBLE;
+typedef char BOOL;
+#define FIELD(kind, name) kind name;
+#define MEMBER(kind, name) {#name, T_##kind, offsetof(TABLE, name), 0, NULL},
+#define DEFINE(NUMBERS) \
+    typedef struct { \
+        PyObject_HEAD \
+        NUMBERS(FIELD) \
+    } TABLE;
+
+#define TABLE LegNumbers
+DEFINE(LEG_NUMBERS)
+static PyMemberDef leg_numbers[] = {LEG_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+#define TABLE SourceNumbers
+DEFINE(SOURCE_NUMBERS)
+static PyMemberDef source_numbers[] = {SOURCE_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+#define TABLE PublicationNumbers
+DEFINE(PUBLICATION_NUMBERS)
+static PyMemberDef publication_numbers[] = {PUBLICATION_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+#define TABLE SubscriptionNumbers
+DEFINE(SUBSCRIPTION_NUMBERS)
+static PyMemberDef subscription_numbers[] = {SUBSCRIPTION_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+#define TABLE SessionNumbers
+DEFINE(SESSION_NUMBERS)
+static PyMemberDef session_numbers[] = {SESSION_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+#define TABLE OutboxNumbers
+DEFINE(OUTBOX_NUMBERS)
+static PyMemberDef outbox_numbers[] = {OUTBOX_NUMBERS(MEMBER){NULL}};
+#undef TABLE
+
+#define NUMBERS_TYPE(table, with_members) { \
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "media._fastlane." #table, \
+    .tp_basicsize = sizeof(table), \
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, \
+    .tp_new = PyType_GenericNew, \
+    .tp_members = with_members, \
+}
+enum { LEG, SOURCE, PUBLICATION, SUBSCRIPTION, SESSION, OUTBOX, TABLES };
+static PyTypeObject numbers_types[TABLES] = {
+    [LEG] = NUMBERS_TYPE(LegNumbers, leg_numbers),
+    [SOURCE] = NUMBERS_TYPE(SourceNumbers, source_numbers),
+    [PUBLICATION] = NUMBERS_TYPE(PublicationNumbers, publication_numbers),
+    [SUBSCRIPTION] = NUMBERS_TYPE(SubscriptionNumbers, subscription_numbers),
+    [SESSION] = NUMBERS_TYPE(SessionNumbers, session_numbers),
+    [OUTBOX] = NUMBERS_TYPE(OutboxNumbers, outbox_numbers),
+};
+
+static inline LegNumbers *leg_of(PyObject *leg) { return (LegNumbers *)leg; }
+static inline SourceNumbers *source_of(PyObject *source) { return (SourceNumbers *)source; }
+static inline PublicationNumbers *publication_of(PyObject *publication)
+{
+    return (PublicationNumbers *)publication;
+}
+
+/* Objects, in the slots of Python's classes, which stand behind the numbers. */
+#define LEG_SLOTS(S) S(inbound) S(outbound) S(address) S(numbers) S(sources) S(tap)
+#define SOURCE_SLOTS(S) S(publication) S(extension_head)
+#define PUBLICATION_SLOTS(S) S(source) S(cache) S(targets) S(translated)
+#define SUBSCRIPTION_SLOTS(S) S(leg)
 
 #define DECLARE(name) Py_ssize_t name;
 static struct { LEG_SLOTS(DECLARE) } leg_at;
 static struct { SOURCE_SLOTS(DECLARE) } source_at;
 static struct { PUBLICATION_SLOTS(DECLARE) } publication_at;
 static struct { SUBSCRIPTION_SLOTS(DECLARE) } subscription_at;
-static struct { SESSION_SLOTS(DECLARE) } session_at;
-static struct { INTAKE_SLOTS(DECLARE) } intake_at;
 
 /* Where instances of `type` keep `name`; -1 with an exception if that is no slot. */
 static Py_ssize_t slot_of(PyObject *type, const char *name)
@@ -85,69 +156,45 @@ static Py_ssize_t slot_of(PyObject *type, const char *name)
     return at;
 }
 
-#define LEARN_LEG(name) if ((leg_at.name = slot_of(leg, #name)) < 0) return -1;
-#define LEARN_SOURCE(name) if ((source_at.name = slot_of(source, #name)) < 0) return -1;
-#define LEARN_PUBLICATION(name) \
-    if ((publication_at.name = slot_of(publication, #name)) < 0) return -1;
-#define LEARN_SUBSCRIPTION(name) \
-    if ((subscription_at.name = slot_of(subscription, #name)) < 0) return -1;
-#define LEARN_SESSION(name) if ((session_at.name = slot_of(session, #name)) < 0) return -1;
-#define LEARN_INTAKE(name) if ((intake_at.name = slot_of(intake, #name)) < 0) return -1;
+#define LEARN(at, type, name) if (((at).name = slot_of(type, #name)) < 0) return -1;
+#define LEARN_LEG(name) LEARN(leg_at, types[LEG], name)
+#define LEARN_SOURCE(name) LEARN(source_at, types[SOURCE], name)
+#define LEARN_PUBLICATION(name) LEARN(publication_at, types[PUBLICATION], name)
+#define LEARN_SUBSCRIPTION(name) LEARN(subscription_at, types[SUBSCRIPTION], name)
 
-static int learn(PyObject *leg, PyObject *source, PyObject *publication, PyObject *subscription,
-                 PyObject *session, PyObject *intake)
+static int learn(PyObject **types)
 {
+    for (int i = 0; i < TABLES; i++)
+        if (!PyType_Check(types[i])
+            || !PyType_IsSubtype((PyTypeObject *)types[i], &numbers_types[i])) {
+            PyErr_Format(PyExc_TypeError, "%R is no %s", types[i], numbers_types[i].tp_name);
+            return -1;
+        }
     LEG_SLOTS(LEARN_LEG)
     SOURCE_SLOTS(LEARN_SOURCE)
     PUBLICATION_SLOTS(LEARN_PUBLICATION)
     SUBSCRIPTION_SLOTS(LEARN_SUBSCRIPTION)
-    SESSION_SLOTS(LEARN_SESSION)
-    INTAKE_SLOTS(LEARN_INTAKE)
     return 0;
 }
 
 /* Types that do not fit change nothing: lanes that live already go by what was learnt before. */
-static int learn_slots(PyObject *leg, PyObject *source, PyObject *publication,
-                       PyObject *subscription, PyObject *session, PyObject *intake)
+static int learn_slots(PyObject **types)
 {
     __typeof__(leg_at) leg_was = leg_at;
     __typeof__(source_at) source_was = source_at;
     __typeof__(publication_at) publication_was = publication_at;
     __typeof__(subscription_at) subscription_was = subscription_at;
-    __typeof__(session_at) session_was = session_at;
-    __typeof__(intake_at) intake_was = intake_at;
-    if (learn(leg, source, publication, subscription, session, intake) == 0)
+    if (learn(types) == 0)
         return 0;
     leg_at = leg_was;
     source_at = source_was;
     publication_at = publication_was;
     subscription_at = subscription_was;
-    session_at = session_was;
-    intake_at = intake_was;
     return -1;
 }
 
 /* A borrowed reference. `leg_at.tap` of a leg is AT(leg, leg_at.tap). */
 #define AT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
-
-static inline int64_t number(PyObject *object, Py_ssize_t offset)
-{
-    return PyLong_AsLongLong(AT(object, offset));
-}
-
-static inline int put(PyObject *object, Py_ssize_t offset, int64_t value)
-{
-    PyObject *made = PyLong_FromLongLong(value);
-    if (made == NULL)
-        return -1;
-    Py_XSETREF(AT(object, offset), made);
-    return 0;
-}
-
-static inline int add(PyObject *object, Py_ssize_t offset, int64_t value)
-{
-    return put(object, offset, number(object, offset) + value);
-}
 
 /* (first, second, packet); takes over the first two, which may be NULL after a failure. */
 static inline PyObject *triple(PyObject *first, PyObject *second, PyObject *packet)
@@ -164,21 +211,244 @@ static inline PyObject *triple(PyObject *first, PyObject *second, PyObject *pack
     return made;
 }
 
+/* -- The journal's records ----------------------------------------------------------------------- */
+
+#ifdef __x86_64__
+enum { RTP_RECORD = 2, MOST_TRACKS = 256, MOST_PAYLOAD = 0xFFFF, FIRST_ROOM = 4096 };
+
+/* taps.Intake. What waits for the writer is encoded as it comes, while the packet is still near: later
+   it would have to be fetched from memory once more. */
+typedef struct {
+    PyObject_HEAD
+    LONGLONG accepted_bytes, limit_bytes, tracks;
+    BOOL is_open;
+    uint32_t seed;
+    PyObject *records;     /* bytes that nobody has seen, of which `used` are written; or NULL */
+    Py_ssize_t used, usual;
+    LONGLONG waiting, packets;
+    uint64_t from_ns, to_ns; /* of the packets */
+    int tracks_used;       /* above these nothing is counted */
+    long packets_of[MOST_TRACKS];
+    int64_t octets_of[MOST_TRACKS];
+} Intake;
+
+static PyTypeObject IntakeType;
+
+/* Where the next `size` bytes go; NULL with an exception, and nothing lost. */
+static uint8_t *intake_room(Intake *intake, Py_ssize_t size)
+{
+    Py_ssize_t wanted = intake->used + size;
+    if (intake->records == NULL || PyBytes_GET_SIZE(intake->records) < wanted) {
+        Py_ssize_t capacity = intake->records == NULL ? intake->usual : 2 * wanted;
+        PyObject *larger = PyBytes_FromStringAndSize(NULL, capacity < wanted ? wanted : capacity);
+        if (larger == NULL)
+            return NULL;
+        if (intake->records != NULL)
+            memcpy(PyBytes_AS_STRING(larger), PyBytes_AS_STRING(intake->records),
+                   (size_t)intake->used);
+        Py_XSETREF(intake->records, larger);
+    }
+    return (uint8_t *)PyBytes_AS_STRING(intake->records) + intake->used;
+}
+
+/* One RTP record, as journal.encode_record makes it. */
+static int intake_write(Intake *intake, uint8_t track, PyObject *packet, int64_t arrival_ns)
+{
+    size_t length = (size_t)PyBytes_GET_SIZE(packet);
+    uint8_t *at = intake_room(intake, (Py_ssize_t)length + RECORD_HEAD_BYTES + CRC_BYTES);
+    if (at == NULL)
+        return -1;
+    uint64_t at_ns = (uint64_t)arrival_ns;
+    write_16(at, (uint16_t)length);
+    at[2] = RTP_RECORD;
+    at[3] = track;
+    write_32(at + 4, (uint32_t)(at_ns >> 32));
+    write_32(at + 8, (uint32_t)at_ns);
+    memcpy(at + RECORD_HEAD_BYTES, PyBytes_AS_STRING(packet), length);
+    write_32(at + RECORD_HEAD_BYTES + length,
+             crc32c(intake->seed, at, RECORD_HEAD_BYTES + length));
+    intake->used += (Py_ssize_t)length + RECORD_HEAD_BYTES + CRC_BYTES;
+    intake->from_ns = intake->from_ns ? intake->from_ns : at_ns;
+    intake->to_ns = at_ns;
+    intake->waiting++;
+    intake->packets++;
+    intake->packets_of[track]++;
+    intake->octets_of[track] += (int64_t)length;
+    if (track >= intake->tracks_used)
+        intake->tracks_used = track + 1;
+    return 0;
+}
+
+/* Intake.put: 1 if the packet waits there now, 0 if this is another case, -1 on failure. */
+static int intake_put(Intake *intake, int64_t track, PyObject *packet, int64_t arrival_ns)
+{
+    int64_t accepted =
+        intake->accepted_bytes + PyBytes_GET_SIZE(packet) + RECORD_HEAD_BYTES + CRC_BYTES;
+    if (!intake->is_open || track < 0 || track >= intake->tracks || track >= MOST_TRACKS
+        || accepted > intake->limit_bytes || PyBytes_GET_SIZE(packet) > MOST_PAYLOAD)
+        return 0;
+    if (intake_write(intake, (uint8_t)track, packet, arrival_ns) < 0)
+        return -1;
+    intake->accepted_bytes = accepted;
+    return 1;
+}
+
+/* (track, packet, arrival_ns), as `put` and `keep` are told them. */
+static int packet_told(PyObject *const *arguments, Py_ssize_t count, int64_t *track,
+                       int64_t *arrival_ns)
+{
+    if (count != 3 || !PyBytes_CheckExact(arguments[1])) {
+        PyErr_Format(PyExc_TypeError, "what waits is a track, a packet in bytes, and its arrival");
+        return -1;
+    }
+    *track = PyLong_AsLongLong(arguments[0]);
+    *arrival_ns = PyLong_AsLongLong(arguments[2]);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *intake_put_told(Intake *intake, PyObject *const *arguments, Py_ssize_t count)
+{
+    int64_t track, arrival_ns;
+    if (packet_told(arguments, count, &track, &arrival_ns) < 0)
+        return NULL;
+    int done = intake_put(intake, track, arguments[1], arrival_ns);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static PyObject *intake_keep(Intake *intake, PyObject *const *arguments, Py_ssize_t count)
+{
+    int64_t track, arrival_ns;
+    if (packet_told(arguments, count, &track, &arrival_ns) < 0)
+        return NULL;
+    if (track < 0 || track >= MOST_TRACKS || PyBytes_GET_SIZE(arguments[1]) > MOST_PAYLOAD)
+        return PyErr_Format(PyExc_ValueError, "a packet of at most 65,535 bytes, a track below 256");
+    if (intake_write(intake, (uint8_t)track, arguments[1], arrival_ns) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *intake_add(Intake *intake, PyObject *record)
+{
+    if (!PyBytes_CheckExact(record))
+        return PyErr_Format(PyExc_TypeError, "a record is bytes, not %R", record);
+    uint8_t *at = intake_room(intake, PyBytes_GET_SIZE(record));
+    if (at == NULL)
+        return NULL;
+    memcpy(at, PyBytes_AS_STRING(record), (size_t)PyBytes_GET_SIZE(record));
+    intake->used += PyBytes_GET_SIZE(record);
+    intake->waiting++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *intake_counts(const Intake *intake)
+{
+    PyObject *list = PyList_New(0);
+    for (int track = 0; list != NULL && track < intake->tracks_used; track++) {
+        if (intake->packets_of[track] == 0)
+            continue;
+        PyObject *row = Py_BuildValue("ilL", track, intake->packets_of[track],
+                                      (long long)intake->octets_of[track]);
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+/* Intake.take: all at once, or nothing. */
+static PyObject *intake_take(Intake *intake, PyObject *nothing)
+{
+    (void)nothing;
+    if (intake->waiting == 0)
+        Py_RETURN_NONE;
+    PyObject *taken = NULL;
+    LONGLONG waiting;
+    do { /* to make objects may set the collector off, and that lets the loop's thread put more here */
+        waiting = intake->waiting;
+        PyObject *counts = intake_counts(intake);
+        PyObject *found = counts == NULL ? NULL
+            : Py_BuildValue("OLLKKO", intake->records, waiting, intake->packets,
+                            (unsigned long long)intake->from_ns, (unsigned long long)intake->to_ns,
+                            counts);
+        Py_XDECREF(counts);
+        Py_XSETREF(taken, found);
+        if (taken == NULL)
+            return NULL;
+    } while (intake->waiting != waiting);
+    /* Nobody has seen these bytes: they may be cut to what was written, which cannot fail. */
+    Py_SET_SIZE(intake->records, intake->used);
+    PyBytes_AS_STRING(intake->records)[intake->used] = 0;
+    Py_CLEAR(intake->records);
+    intake->usual = intake->used < FIRST_ROOM ? FIRST_ROOM : intake->used + intake->used / 4;
+    intake->used = 0;
+    intake->waiting = intake->packets = 0;
+    intake->from_ns = intake->to_ns = 0;
+    memset(intake->packets_of, 0, (size_t)intake->tracks_used * sizeof intake->packets_of[0]);
+    memset(intake->octets_of, 0, (size_t)intake->tracks_used * sizeof intake->octets_of[0]);
+    intake->tracks_used = 0;
+    return taken;
+}
+
+static int intake_init(Intake *intake, PyObject *arguments, PyObject *names)
+{
+    static char *known[] = {"limit_bytes", "crc_seed", NULL};
+    unsigned int seed = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "L|I", known, &intake->limit_bytes, &seed))
+        return -1;
+    intake->seed = seed;
+    intake->usual = FIRST_ROOM;
+    intake->is_open = 1;
+    return 0;
+}
+
+static void intake_dealloc(Intake *intake)
+{
+    Py_CLEAR(intake->records);
+    Py_TYPE(intake)->tp_free(intake);
+}
+
+static PyMethodDef intake_methods[] = {
+    {"put", (PyCFunction)(void (*)(void))intake_put_told, METH_FASTCALL, NULL},
+    {"keep", (PyCFunction)(void (*)(void))intake_keep, METH_FASTCALL, NULL},
+    {"add", (PyCFunction)intake_add, METH_O, NULL},
+    {"take", (PyCFunction)intake_take, METH_NOARGS, NULL},
+    {NULL},
+};
+
+#define TABLE Intake
+static PyMemberDef intake_members[] = {
+    MEMBER(LONGLONG, accepted_bytes) MEMBER(LONGLONG, limit_bytes) MEMBER(LONGLONG, tracks)
+    MEMBER(BOOL, is_open)
+    {"waiting", T_LONGLONG, offsetof(Intake, waiting), READONLY, NULL},
+    {"packets", T_LONGLONG, offsetof(Intake, packets), READONLY, NULL},
+    {NULL},
+};
+#undef TABLE
+
+static PyTypeObject IntakeType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "media._fastlane.Intake",
+    .tp_basicsize = sizeof(Intake),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)intake_init,
+    .tp_dealloc = (destructor)intake_dealloc,
+    .tp_methods = intake_methods,
+    .tp_members = intake_members,
+};
+#endif
+
 /* -- The lane ------------------------------------------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
     PyObject *router;      /* counts what could not be encrypted, and hears who speaks */
-    PyObject *outbox;      /* its counter `posted` is ours while a batch is in work */
-    PyObject *intake;      /* the class of what taps keep packets in */
+    PyObject *outbox;
     srtp_call unprotect, protect;
     struct iovec *slots;   /* of the outbox: where a packet is built, and its length */
     uint8_t *names;        /* of the outbox: whom each goes to */
     int name_bytes, slot_count;
     int audio_level_extension, loud_level, loud_packets;
     long long speech_hangover_ns;
-    int posted;
-    int is_ours;           /* `posted` is ahead of the outbox's */
     int has_called;        /* something in Python, since `relay` was called */
     /* What `listen` was told, for `relay`: the socket, its receive slots, the outbox's headers. */
     int fd;
@@ -189,48 +459,17 @@ typedef struct {
     unsigned long long dropped; /* what the kernel did not take from `relay` */
 } Lane;
 
-static PyObject *NAME_posted, *NAME_flush, *NAME_intake, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
+static PyObject *NAME_flush, *NAME_intake, *NAME_rtp, *NAME_hear, *NAME_unprotectable;
 
-static int take_over(Lane *lane)
-{
-    PyObject *posted = PyObject_GetAttr(lane->outbox, NAME_posted);
-    if (posted == NULL)
-        return -1;
-    lane->posted = (int)PyLong_AsLong(posted);
-    lane->is_ours = 1;
-    Py_DECREF(posted);
-    return 0;
-}
-
-static int hand_back(Lane *lane)
-{
-    lane->is_ours = 0;
-    PyObject *posted = PyLong_FromLong(lane->posted);
-    int failed = posted == NULL || PyObject_SetAttr(lane->outbox, NAME_posted, posted) < 0;
-    Py_XDECREF(posted);
-    return failed ? -1 : 0;
-}
-
-/* An exception goes up: what has been encrypted and counted so far is sent all the same. */
-static PyObject *give_up(Lane *lane)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (lane->is_ours && hand_back(lane) < 0)
-        PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
-    return NULL;
-}
+static inline LONGLONG *posted_of(Lane *lane) { return &((OutboxNumbers *)lane->outbox)->posted; }
 
 /* The outbox is full: let everything go. */
 static int flush(Lane *lane)
 {
     lane->has_called = 1;
-    if (hand_back(lane) < 0)
-        return -1;
     PyObject *nothing = PyObject_CallMethodNoArgs(lane->outbox, NAME_flush);
     Py_XDECREF(nothing);
-    return nothing == NULL ? -1 : take_over(lane);
+    return nothing == NULL ? -1 : 0;
 }
 
 static int count_unprotectable(Lane *lane)
@@ -262,34 +501,25 @@ static int call(Lane *lane, PyObject *object, PyObject *method, PyObject *first,
     return result == NULL ? -1 : 0;
 }
 
-/* taps.Intake.put: 1 if the packet waits there now, 0 if this is another case, -1 on failure. */
-static int put_aside(PyObject *intake, int64_t track, PyObject *packet, int64_t arrival_ns)
-{
-    int64_t accepted = number(intake, intake_at.accepted_bytes) + PyBytes_GET_SIZE(packet)
-        + RECORD_HEAD_BYTES + CRC_BYTES;
-    if (AT(intake, intake_at.is_open) != Py_True || track >= number(intake, intake_at.tracks)
-        || accepted > number(intake, intake_at.limit_bytes))
-        return 0;
-    PyObject *kept = triple(PyLong_FromLongLong(track), PyLong_FromLongLong(arrival_ns), packet);
-    if (kept == NULL)
-        return -1;
-    int failed = PyList_Append(AT(intake, intake_at.pending), kept) < 0
-        || put(intake, intake_at.accepted_bytes, accepted) < 0;
-    Py_DECREF(kept);
-    return failed ? -1 : 1;
-}
-
 /* Step 3's second half: into the record, without a call where it can be. */
 static int keep_for_record(Lane *lane, PyObject *tap, int64_t track, PyObject *packet,
                            int64_t arrival_ns)
 {
+    int done = 0;
+#ifdef __x86_64__
     PyObject *intake = PyObject_GetAttr(tap, NAME_intake);
     if (intake == NULL)
         return -1;
-    int done = (PyObject *)Py_TYPE(intake) == lane->intake
-        ? put_aside(intake, track, packet, arrival_ns) : 0;
+    if (Py_IS_TYPE(intake, &IntakeType))
+        done = intake_put((Intake *)intake, track, packet, arrival_ns);
     Py_DECREF(intake);
+#endif
     return done ? done : call(lane, tap, NAME_rtp, packet, track, arrival_ns, 1);
+}
+
+static inline void *context_of(PyObject *session)
+{
+    return (void *)(uintptr_t)((SessionNumbers *)session)->handle;
 }
 
 /* Step 5 of the router: one rewritten, encrypted copy per receiver. */
@@ -298,6 +528,7 @@ static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_
                        uint32_t stamp)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(targets);
+    LONGLONG *posted = posted_of(lane);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *target = PyTuple_GET_ITEM(targets, i);
         PyObject *leg = AT(target, subscription_at.leg);
@@ -305,32 +536,31 @@ static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_
         if (address == Py_None || session == Py_None
             || PyBytes_GET_SIZE(address) != lane->name_bytes)
             continue;
-        if (lane->posted == lane->slot_count && flush(lane) < 0)
+        if (*posted == lane->slot_count && flush(lane) < 0)
             return -1;
-        uint8_t *copy = lane->slots[lane->posted].iov_base;
+        SubscriptionNumbers *numbers = (SubscriptionNumbers *)target;
+        uint8_t *copy = lane->slots[*posted].iov_base;
         memcpy(copy, packet, (size_t)length);
-        write_16(copy + 2, (uint16_t)(out_seq + number(target, subscription_at.seq_offset)));
+        write_16(copy + 2, (uint16_t)(out_seq + numbers->seq_offset));
         write_32(copy + 4, out_timestamp);
-        write_32(copy + 8, (uint32_t)number(target, subscription_at.ssrc));
-        if (stamp_at && number(target, subscription_at.rtx_ssrc) != 0) {
+        write_32(copy + 8, (uint32_t)numbers->ssrc);
+        if (stamp_at && numbers->rtx_ssrc != 0) {
             /* never on packets that may be repeated as they are */
             copy[stamp_at] = (uint8_t)(stamp >> 16);
             write_16(copy + stamp_at + 1, (uint16_t)stamp);
         }
         int size = (int)length;
-        void *context = (void *)(uintptr_t)number(session, session_at.handle);
-        if (lane->protect(context, copy, &size)) {
+        if (lane->protect(context_of(session), copy, &size)) {
             if (count_unprotectable(lane) < 0)
                 return -1;
             continue;
         }
-        lane->slots[lane->posted].iov_len = (size_t)size;
-        memcpy(lane->names + (size_t)lane->posted * (size_t)lane->name_bytes,
-               PyBytes_AS_STRING(address), (size_t)lane->name_bytes);
-        lane->posted++;
-        if (add(target, subscription_at.packets, 1) < 0
-            || add(target, subscription_at.octets, length) < 0)
-            return -1;
+        lane->slots[*posted].iov_len = (size_t)size;
+        memcpy(lane->names + *posted * lane->name_bytes, PyBytes_AS_STRING(address),
+               (size_t)lane->name_bytes);
+        ++*posted;
+        numbers->packets++;
+        numbers->octets += length;
     }
     return 0;
 }
@@ -339,21 +569,20 @@ static int send_copies(Lane *lane, PyObject *targets, const uint8_t *packet, Py_
    ended; who is told may want to send something. */
 static int hear(Lane *lane, PyObject *source, PyObject *publication, int level, int64_t arrival_ns)
 {
-    int is_speaking = AT(publication, publication_at.is_speaking) == Py_True;
-    int64_t loud_packets = number(publication, publication_at.loud_packets);
+    PublicationNumbers *to = publication_of(publication);
     if (level < lane->loud_level) {
-        if (is_speaking || loud_packets + 1 < lane->loud_packets)
-            return put(publication, publication_at.loud_packets, loud_packets + 1) < 0
-                || put(publication, publication_at.loud_until_ns,
-                       arrival_ns + lane->speech_hangover_ns) < 0 ? -1 : 0;
-    } else if (arrival_ns <= number(publication, publication_at.loud_until_ns)) {
+        if (to->is_speaking || to->loud_packets + 1 < lane->loud_packets) {
+            to->loud_packets++;
+            to->loud_until_ns = arrival_ns + lane->speech_hangover_ns;
+            return 0;
+        }
+    } else if (arrival_ns <= to->loud_until_ns) {
         return 0;
-    } else if (!is_speaking) {
-        return loud_packets == 0 ? 0 : put(publication, publication_at.loud_packets, 0);
+    } else if (!to->is_speaking) {
+        to->loud_packets = 0;
+        return 0;
     }
-    if (hand_back(lane) < 0 || call(lane, lane->router, NAME_hear, source, level, arrival_ns, 0) < 0)
-        return -1;
-    return take_over(lane);
+    return call(lane, lane->router, NAME_hear, source, level, arrival_ns, 0);
 }
 
 /* Steps 1 to 5 of the router for a packet that has been looked at and decrypted. */
@@ -365,50 +594,45 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
     uint16_t seq = read_16(bytes + 2);
     uint32_t timestamp = read_32(bytes + 4);
 
+    SourceNumbers *from = source_of(source);
+    PublicationNumbers *to = publication_of(publication);
+
     /* 1. Numbers: in order, or it would not be here. */
-    if (put(source, source_at.next_seq, (uint16_t)(seq + 1)) < 0
-        || add(source, source_at.advanced, 1) < 0 || add(source, source_at.received, 1) < 0)
-        return -1;
-    if (timestamp != number(source, source_at.last_timestamp)) { /* jitter, RFC 3550 A.8 */
-        int64_t rate = number(source, source_at.clock_rate);
-        int64_t transit = (int64_t)((__int128)arrival_ns * rate / SECOND_NS) - timestamp;
-        uint32_t change = (uint32_t)(transit - number(source, source_at.transit));
+    from->next_seq = (uint16_t)(seq + 1);
+    from->advanced++;
+    from->received++;
+    if (timestamp != from->last_timestamp) { /* jitter, RFC 3550 A.8 */
+        int64_t transit = (int64_t)((__int128)arrival_ns * from->clock_rate / SECOND_NS) - timestamp;
+        uint32_t change = (uint32_t)(transit - from->transit);
         double step = change >= 0x80000000u ? (double)(0x100000000 - change) : (double)change;
-        double jitter = PyFloat_AsDouble(AT(source, source_at.jitter));
-        PyObject *smoothed = PyFloat_FromDouble(jitter + (step - jitter) / 16);
-        if (smoothed == NULL)
-            return -1;
-        Py_XSETREF(AT(source, source_at.jitter), smoothed);
-        if (put(source, source_at.last_timestamp, timestamp) < 0
-            || put(source, source_at.transit, transit) < 0)
-            return -1;
+        from->jitter += (step - from->jitter) / 16;
+        from->last_timestamp = timestamp;
+        from->transit = transit;
     }
 
     /* 2. The gate is open. */
-    uint16_t out_seq = (uint16_t)(seq + number(source, source_at.seq_offset));
-    uint32_t out_timestamp = (uint32_t)(timestamp + number(source, source_at.timestamp_offset));
-    if (put(publication, publication_at.next_seq, (uint16_t)(out_seq + 1)) < 0
-        || put(publication, publication_at.next_timestamp, out_timestamp) < 0
-        || put(publication, publication_at.last_arrival_ns, arrival_ns) < 0)
-        return -1;
+    uint16_t out_seq = (uint16_t)(seq + from->seq_offset);
+    uint32_t out_timestamp = (uint32_t)(timestamp + from->timestamp_offset);
+    to->next_seq = (uint16_t)(out_seq + 1);
+    to->next_timestamp = out_timestamp;
+    to->last_arrival_ns = arrival_ns;
 
     /* 3. Keep it: for receivers that will ask again, and for the record. */
     PyObject *kept =
         triple(PyLong_FromLong(out_seq), PyLong_FromUnsignedLong(out_timestamp), packet);
     if (kept == NULL)
         return -1;
-    Py_ssize_t place = out_seq & number(publication, publication_at.cache_mask);
-    if (PyList_SetItem(AT(publication, publication_at.cache), place, kept) < 0)
+    if (PyList_SetItem(AT(publication, publication_at.cache), out_seq & to->cache_mask, kept) < 0)
         return -1;
-    int64_t track = number(source, source_at.track_index);
     PyObject *tap = AT(leg, leg_at.tap);
-    if (track >= 0 && tap != Py_None && keep_for_record(lane, tap, track, packet, arrival_ns) < 0)
+    if (from->track_index >= 0 && tap != Py_None
+        && keep_for_record(lane, tap, from->track_index, packet, arrival_ns) < 0)
         return -1;
 
     /* 4. Audio level is read, abs-send-time is rewritten. */
     Py_ssize_t stamp_at = 0;
     uint32_t stamp = 0;
-    int is_level = number(source, source_at.extension_id) == lane->audio_level_extension;
+    int is_level = from->extension_id == lane->audio_level_extension;
     if (extension_at == 0 || extension_at + (is_level ? 1 : STAMP_BYTES) > length) {
         /* nothing that we use */
     } else if (is_level) {
@@ -430,7 +654,7 @@ static int route(Lane *lane, PyObject *leg, PyObject *source, PyObject *publicat
 static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_t arrival_ns)
 {
     PyObject *session = AT(leg, leg_at.inbound);
-    if (*length < HEADER_BYTES || AT(leg, leg_at.is_connected) != Py_True || session == Py_None
+    if (*length < HEADER_BYTES || !leg_of(leg)->is_connected || session == Py_None
         || AT(leg, leg_at.numbers) != Py_None)
         return NOT_MINE;
 
@@ -442,10 +666,9 @@ static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_
     if (source == NULL)
         return PyErr_Occurred() ? ERROR : NOT_MINE;
     PyObject *publication = AT(source, source_at.publication);
-    if (read_16(data + 2) != number(source, source_at.next_seq)
-        || (data[1] & 0x7F) != number(source, source_at.payload_type)
-        || AT(source, source_at.is_anchored) != Py_True
-        || AT(publication, publication_at.is_open) != Py_True
+    SourceNumbers *from = source_of(source);
+    if (read_16(data + 2) != from->next_seq || (data[1] & 0x7F) != from->payload_type
+        || !from->is_anchored || !publication_of(publication)->is_open
         || AT(publication, publication_at.source) != source
         || PyTuple_GET_SIZE(AT(publication, publication_at.translated)) != 0)
         return NOT_MINE;
@@ -456,12 +679,14 @@ static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_
             || PyBytes_GET_SIZE(head) != EXTENSION_HEAD_BYTES
             || memcmp(data + EXTENSION_HEAD_AT, PyBytes_AS_STRING(head), EXTENSION_HEAD_BYTES))
             return NOT_MINE;
-        extension_at = (Py_ssize_t)number(source, source_at.extension_at);
+        extension_at = (Py_ssize_t)from->extension_at;
     }
 
     /* Nothing has been changed so far, and nothing believed: all that was read was the header. */
-    if (lane->unprotect((void *)(uintptr_t)number(session, session_at.handle), data, length))
-        return add(leg, leg_at.rejected, 1) < 0 ? ERROR : DONE; /* forged, damaged, or replayed */
+    if (lane->unprotect(context_of(session), data, length)) {
+        leg_of(leg)->rejected++; /* forged, damaged, or replayed */
+        return DONE;
+    }
 
     PyObject *packet = PyBytes_FromStringAndSize((const char *)data, *length);
     if (packet == NULL)
@@ -469,9 +694,10 @@ static int forward(Lane *lane, PyObject *leg, uint8_t *data, int *length, int64_
     Py_INCREF(leg);
     Py_INCREF(source);
     Py_INCREF(publication);
-    int failed = put(leg, leg_at.last_packet_ns, arrival_ns) < 0
-        || add(leg, leg_at.packets_in, 1) < 0 || add(leg, leg_at.bytes_in, *length) < 0
-        || route(lane, leg, source, publication, packet, extension_at, arrival_ns) < 0;
+    leg_of(leg)->last_packet_ns = arrival_ns;
+    leg_of(leg)->packets_in++;
+    leg_of(leg)->bytes_in += *length;
+    int failed = route(lane, leg, source, publication, packet, extension_at, arrival_ns) < 0;
     Py_DECREF(publication);
     Py_DECREF(source);
     Py_DECREF(leg);
@@ -650,12 +876,10 @@ static PyObject *lane_forward(Lane *lane, PyObject *const *arguments, Py_ssize_t
     uint8_t *data = PyLong_AsVoidPtr(arguments[1]);
     int *length = PyLong_AsVoidPtr(arguments[2]);
     int64_t arrival_ns = PyLong_AsLongLong(arguments[3]);
-    if (PyErr_Occurred() || take_over(lane) < 0)
+    if (PyErr_Occurred())
         return NULL;
     int outcome = forward(lane, arguments[0], data, length, arrival_ns);
-    if (outcome == ERROR)
-        return give_up(lane);
-    return hand_back(lane) < 0 ? NULL : PyBool_FromLong(outcome == DONE);
+    return outcome == ERROR ? NULL : PyBool_FromLong(outcome == DONE);
 }
 
 static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_ssize_t count)
@@ -668,12 +892,10 @@ static PyObject *lane_forward_batch(Lane *lane, PyObject *const *arguments, Py_s
     unsigned most_bytes = (unsigned)PyLong_AsLong(arguments[3]);
     PyObject *by_address = arguments[4];
     int64_t arrival_ns = PyLong_AsLongLong(arguments[5]);
-    if (PyErr_Occurred() || take_over(lane) < 0)
+    if (PyErr_Occurred())
         return NULL;
     at = forward_all(lane, messages, at, end, most_bytes, by_address, arrival_ns);
-    if (at < 0)
-        return give_up(lane);
-    return hand_back(lane) < 0 ? NULL : PyLong_FromSsize_t(at);
+    return at < 0 ? NULL : PyLong_FromSsize_t(at);
 }
 
 static int64_t monotonic_ns(void)
@@ -720,8 +942,8 @@ static int relay_what_came(Lane *lane, int64_t trusted_until_ns, PyObject **left
             *left = Py_BuildValue("inL", came, at, (long long)arrival_ns);
             return *left == NULL ? ERROR : 1;
         }
-        unsigned posted = (unsigned)lane->posted;
-        lane->posted = 0;
+        unsigned posted = (unsigned)*posted_of(lane);
+        *posted_of(lane) = 0;
         if (posted > 0)
             lane->dropped += hand_over_all(lane->fd, lane->outgoing, posted);
         if (lane->has_called)
@@ -758,15 +980,9 @@ static PyObject *lane_relay(Lane *lane, PyObject *const *arguments, Py_ssize_t c
         Py_END_ALLOW_THREADS
         if (found <= 0 || !ready[0].revents) /* time is up, a signal came, or something for others */
             break;
-        if (take_over(lane) < 0)
-            return NULL;
         outcome = relay_what_came(lane, trusted_until_ns, &left);
         if (outcome == ERROR)
-            return give_up(lane);
-        if (hand_back(lane) < 0) {
-            Py_XDECREF(left);
             return NULL;
-        }
         if (timeout_ns >= 0 && (left_ns = until_ns - monotonic_ns()) <= 0)
             break;
     } while (outcome == 0 && !ready[1].revents);
@@ -778,19 +994,23 @@ static int lane_init(Lane *lane, PyObject *arguments, PyObject *names)
     static char *known[] = {"tables", "router", "outbox", "unprotect", "protect", "slots", "names",
                             "name_bytes", "slot_count", "audio_level_extension", "loud_level",
                             "loud_packets", "speech_hangover_ns", NULL};
-    PyObject *leg, *source, *publication, *subscription, *session, *intake, *router, *outbox;
+    PyObject *types[TABLES], *router, *outbox;
     unsigned long long unprotect, protect, slots, slot_names;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "(OOOOOO)OOKKKKiiiiiL", known, &leg, &source, &publication,
-            &subscription, &session, &intake, &router, &outbox, &unprotect, &protect, &slots, &slot_names,
+            arguments, names, "(OOOOOO)OOKKKKiiiiiL", known, &types[LEG], &types[SOURCE],
+            &types[PUBLICATION], &types[SUBSCRIPTION], &types[SESSION], &types[OUTBOX],
+            &router, &outbox, &unprotect, &protect, &slots, &slot_names,
             &lane->name_bytes, &lane->slot_count, &lane->audio_level_extension, &lane->loud_level,
             &lane->loud_packets, &lane->speech_hangover_ns))
         return -1;
-    if (learn_slots(leg, source, publication, subscription, session, intake) < 0)
+    if (learn_slots(types) < 0)
         return -1;
+    if (!PyObject_TypeCheck(outbox, &numbers_types[OUTBOX])) {
+        PyErr_Format(PyExc_TypeError, "%R is no outbox", outbox);
+        return -1;
+    }
     Py_XSETREF(lane->router, Py_NewRef(router));
     Py_XSETREF(lane->outbox, Py_NewRef(outbox));
-    Py_XSETREF(lane->intake, Py_NewRef(intake));
     lane->unprotect = (srtp_call)(uintptr_t)unprotect;
     lane->protect = (srtp_call)(uintptr_t)protect;
     lane->slots = (struct iovec *)(uintptr_t)slots;
@@ -802,7 +1022,6 @@ static int lane_traverse(Lane *lane, visitproc visit, void *arg)
 {
     Py_VISIT(lane->router);
     Py_VISIT(lane->outbox);
-    Py_VISIT(lane->intake);
     Py_VISIT(lane->by_address);
     return 0;
 }
@@ -811,7 +1030,6 @@ static int lane_clear(Lane *lane)
 {
     Py_CLEAR(lane->router);
     Py_CLEAR(lane->outbox);
-    Py_CLEAR(lane->intake);
     Py_CLEAR(lane->by_address);
     return 0;
 }
@@ -849,96 +1067,6 @@ static PyTypeObject LaneType = {
     .tp_members = lane_members,
 };
 
-/* -- The journal's records ----------------------------------------------------------------------- */
-
-#ifdef __x86_64__
-enum { RTP_RECORD = 2 };
-
-/* What a batch holds of each track. */
-typedef struct {
-    long packets[256];
-    int64_t octets[256];
-} TrackCounts;
-
-static PyObject *listed(const TrackCounts *counts)
-{
-    PyObject *list = PyList_New(0);
-    for (int track = 0; list != NULL && track < 256; track++) {
-        if (counts->packets[track] == 0)
-            continue;
-        PyObject *row = Py_BuildValue("ilL", track, counts->packets[track],
-                                      (long long)counts->octets[track]);
-        if (row == NULL || PyList_Append(list, row) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(row);
-    }
-    return list;
-}
-
-/* journal.encode_batch. In two passes, the first of which only adds up. */
-static PyObject *encode_batch(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
-{
-    (void)module;
-    if (count != 2 || !PyList_CheckExact(arguments[1]))
-        return PyErr_Format(PyExc_TypeError, "encode_batch(seed, list)");
-    uint32_t seed = (uint32_t)PyLong_AsUnsignedLong(arguments[0]);
-    if (PyErr_Occurred())
-        return NULL;
-    PyObject *batch = arguments[1];
-    Py_ssize_t total = 0;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
-        PyObject *item = PyList_GET_ITEM(batch, i);
-        PyObject *packet = PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 3
-            ? PyTuple_GET_ITEM(item, 2) : item;
-        if (!PyBytes_CheckExact(packet))
-            return PyErr_Format(PyExc_TypeError, "neither a record nor a packet: %R", item);
-        if (packet != item && PyBytes_GET_SIZE(packet) > 0xFFFF)
-            return PyErr_Format(PyExc_ValueError, "a packet of more than 65,535 bytes");
-        total += PyBytes_GET_SIZE(packet) + (packet == item ? 0 : RECORD_HEAD_BYTES + CRC_BYTES);
-    }
-    PyObject *made = PyBytes_FromStringAndSize(NULL, total);
-    if (made == NULL)
-        return NULL;
-    uint8_t *at = (uint8_t *)PyBytes_AS_STRING(made);
-    uint64_t from_ns = 0, to_ns = 0;
-    TrackCounts counts = {0};
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
-        PyObject *item = PyList_GET_ITEM(batch, i);
-        if (PyBytes_CheckExact(item)) {
-            memcpy(at, PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item));
-            at += PyBytes_GET_SIZE(item);
-            continue;
-        }
-        PyObject *packet = PyTuple_GET_ITEM(item, 2);
-        size_t length = (size_t)PyBytes_GET_SIZE(packet);
-        uint64_t at_ns = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(item, 1));
-        uint8_t track = (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(item, 0));
-        from_ns = from_ns ? from_ns : at_ns;
-        to_ns = at_ns;
-        counts.packets[track]++;
-        counts.octets[track] += (int64_t)length;
-        write_16(at, (uint16_t)length);
-        at[2] = RTP_RECORD;
-        at[3] = track;
-        write_32(at + 4, (uint32_t)(at_ns >> 32));
-        write_32(at + 8, (uint32_t)at_ns);
-        memcpy(at + RECORD_HEAD_BYTES, PyBytes_AS_STRING(packet), length);
-        write_32(at + RECORD_HEAD_BYTES + length, crc32c(seed, at, RECORD_HEAD_BYTES + length));
-        at += RECORD_HEAD_BYTES + length + CRC_BYTES;
-    }
-    PyObject *tracks = PyErr_Occurred() ? NULL : listed(&counts);
-    PyObject *batch_made = tracks == NULL ? NULL
-        : Py_BuildValue("OKKO", made, (unsigned long long)from_ns, (unsigned long long)to_ns,
-                        tracks);
-    Py_XDECREF(tracks);
-    Py_DECREF(made);
-    return batch_made;
-}
-
-static PyMethodDef encode_batch_method = {
-    "encode_batch", (PyCFunction)(void (*)(void))encode_batch, METH_FASTCALL, NULL};
-#endif
-
 /* -- The module ---------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -954,7 +1082,9 @@ PyMODINIT_FUNC PyInit__fastlane(void)
 {
     if (PyType_Ready(&LaneType) < 0)
         return NULL;
-    NAME_posted = PyUnicode_InternFromString("posted");
+    for (int i = 0; i < TABLES; i++)
+        if (PyType_Ready(&numbers_types[i]) < 0)
+            return NULL;
     NAME_flush = PyUnicode_InternFromString("flush");
     NAME_intake = PyUnicode_InternFromString("intake");
     NAME_rtp = PyUnicode_InternFromString("rtp");
@@ -963,12 +1093,13 @@ PyMODINIT_FUNC PyInit__fastlane(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyModule_AddObjectRef(module, "Lane", (PyObject *)&LaneType) < 0)
         return NULL;
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("sse4.2")) {
-        PyObject *function = PyCFunction_New(&encode_batch_method, NULL);
-        if (function == NULL || PyModule_AddObject(module, "encode_batch", function) < 0)
+    for (int i = 0; i < TABLES; i++)
+        if (PyModule_AddType(module, &numbers_types[i]) < 0)
             return NULL;
-    }
+#ifdef __x86_64__
+    if (PyType_Ready(&IntakeType) < 0
+        || (__builtin_cpu_supports("sse4.2") && PyModule_AddType(module, &IntakeType) < 0))
+        return NULL;
 #endif
     return module;
 }

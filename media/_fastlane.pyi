@@ -2,12 +2,29 @@
 
 from collections.abc import Mapping
 
-from media.journal import ArrivedPacket, EncodedBatch
+from media.numbers import (
+    LegNumbers as LegNumbers,
+)
+from media.numbers import (
+    OutboxNumbers as OutboxNumbers,
+)
+from media.numbers import (
+    PublicationNumbers as PublicationNumbers,
+)
+from media.numbers import (
+    SessionNumbers as SessionNumbers,
+)
+from media.numbers import (
+    SourceNumbers as SourceNumbers,
+)
+from media.numbers import (
+    SubscriptionNumbers as SubscriptionNumbers,
+)
 from media.router import Router
 from media.socket import Address, Outbox
 from media.srtp import SrtpSession
 from media.tables import Leg, Publication, Source, Subscription
-from media.taps import Intake
+from media.taps import Intake as Intake  # missing where the processor has no CRC32C instruction
 
 class Lane:
     def __init__(
@@ -19,7 +36,7 @@ class Lane:
             type[Publication],
             type[Subscription],
             type[SrtpSession],
-            type[Intake],
+            type[Outbox],
         ],
         router: Router,
         outbox: Outbox,
@@ -78,9 +95,6 @@ class Lane:
         A batch of which something is not the common case ends the wait: `(count, at, arrival_ns)`,
         those before `at` forwarded and posted, not yet sent. So does each that comes after
         `trusted_until_ns`, untouched."""
-
-def encode_batch(seed: int, batch: list[ArrivedPacket | bytes], /) -> EncodedBatch:
-    """As `journal.encode_batch`. Missing where the processor has no CRC32C instruction."""
 
 def take_in(fd: int, messages_address: int, most: int, /) -> int:
     """As `socket.take_in_in_python`."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from media import srtp
 from media.socket import SEND_SLOTS, Outbox
 from media.tables import Leg, Publication, Source, Subscription
-from media.taps import Intake
 
 if TYPE_CHECKING:
     from media._fastlane import Lane
@@ -48,7 +47,7 @@ def open_lane(
     if _built is None:
         return None
     lane: Lane = _built.Lane(
-        tables=(Leg, Source, Publication, Subscription, srtp.SrtpSession, Intake),
+        tables=(Leg, Source, Publication, Subscription, srtp.SrtpSession, Outbox),
         router=router,
         outbox=outbox,
         unprotect=srtp.address_of(srtp.unprotect),

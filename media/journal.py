@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, StrEnum
@@ -235,16 +235,20 @@ def encode_record(
 ArrivedPacket = tuple[int, int, bytes]
 """Track, CLOCK_MONOTONIC ns, the RTP packet."""
 
-EncodedBatch = tuple[bytes, int, int, list[tuple[int, int, int]]]
-"""The records, when the first packet in them arrived and when the last (0: there is none), and for
-each track with any, in the order of their indices: which, how many packets, of how many bytes."""
+TrackCounts = list[tuple[int, int, int]]
+"""For each track with any packets, in the order of their indices: which, how many, of how many
+bytes."""
+
+EncodedBatch = tuple[bytes, int, int, TrackCounts]
+"""The records, when the first packet in them arrived and when the last (0: there is none), and what
+there is of each track."""
 
 
-def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> EncodedBatch:
+def encode_batch(seed: int, batch: Iterable[ArrivedPacket | bytes]) -> EncodedBatch:
     """What arrived, in order, ready to append: packets become RTP records, bytes are records.
 
     The same bytes as `encode_record` gives, without copying any packet twice: this runs for every
-    packet of every call, unless the same could be built in C (media/_fastlane.c).
+    packet of every call, unless they are encoded in C as they come (media/taps.py).
     """
     parts: list[bytes] = []
     from_ns = to_ns = 0
@@ -264,15 +268,6 @@ def encode_batch_in_python(seed: int, batch: Iterable[ArrivedPacket | bytes]) ->
         add(packet)
         add(crc_of(extend(extend(seed, head), packet)))
     return b"".join(parts), from_ns, to_ns, [counts[track] for track in sorted(counts)]
-
-
-encode_batch: Callable[[int, list[ArrivedPacket | bytes]], EncodedBatch]
-try:
-    from media import _fastlane
-
-    encode_batch = _fastlane.encode_batch
-except (ImportError, AttributeError):  # not built, or a processor without the instruction
-    encode_batch = encode_batch_in_python
 
 
 def encode_track(seed: int, at_ns: int, track: TrackRecord) -> bytes:

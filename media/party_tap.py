@@ -106,7 +106,7 @@ class PartyTap:
         self._header = header
         self._earlier = earlier
         self._seed = header.crc_seed
-        self.intake = Intake(0)
+        self.intake = Intake(0, header.crc_seed)
         self._taken_bytes = 0  # only the writer adds
         self._tracks: list[_Track] = []
         self._closed = False
@@ -166,7 +166,7 @@ class PartyTap:
         elif not self.intake.put(track_index, packet, arrival_ns) and self._has_room(
             size + journal.OVERHEAD_BYTES, arrival_ns
         ):
-            self.intake.pending.append((track_index, arrival_ns, packet))
+            self.intake.keep(track_index, packet, arrival_ns)
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
@@ -193,7 +193,7 @@ class PartyTap:
 
     def _append(self, record: bytes, at_ns: int) -> None:
         if self._has_room(len(record), at_ns, packets=0):
-            self.intake.pending.append(record)
+            self.intake.add(record)
 
     @property
     def waiting_bytes(self) -> int:
@@ -229,7 +229,7 @@ class PartyTap:
         )
         self._is_losing, self._lost_packets = False, 0
         record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
-        self.intake.pending.append(record)
+        self.intake.add(record)
         self.intake.accepted_bytes += len(record)
         self.intake.is_open = True
 
@@ -250,7 +250,7 @@ class PartyTap:
                 return
             # Asked first: what the loop had left here before it ended the leg is written with it.
             is_ended = self._closed
-            if self.oldest_waiting_ns is None and (self.intake.pending or self._carried):
+            if self.oldest_waiting_ns is None and (self.intake.waiting or self._carried):
                 self.oldest_waiting_ns = now_ns
             self._take_pending()
             try:
@@ -300,19 +300,15 @@ class PartyTap:
 
     def _take_pending(self) -> None:
         """Turn what the loop has left here into one chunk of records."""
-        taken = self.intake.pending[:]
-        if not taken:
+        taken = self.intake.take()
+        if taken is None:
             return
-        # First: what cannot be encoded now (there may be no memory for it) must wait, not vanish.
-        data, from_ns, to_ns, counts = journal.encode_batch(self._seed, taken)
-        del self.intake.pending[: len(taken)]
-        all_packets = 0
+        data, records, all_packets, from_ns, to_ns, counts = taken
         for index, packets, octets in counts:
             track = self._tracks[index]
             track.packets += packets
             track.bytes += octets
-            all_packets += packets
-        self._carry(Chunk(data, len(taken), all_packets, from_ns, to_ns))
+        self._carry(Chunk(data, records, all_packets, from_ns, to_ns))
         self._taken_bytes += len(data)
 
     def _set_limit(self) -> None:
@@ -390,7 +386,7 @@ class PartyTap:
         )
 
     def has_waiting(self) -> bool:
-        return bool(self.intake.pending)
+        return self.intake.waiting > 0
 
     def _give_up(self, what: str, problem: OSError, now_ns: int) -> None:
         """This segment is never written again; what the disk may not have goes to the next."""
@@ -514,8 +510,7 @@ class PartyTap:
                 segment.given_up = True
                 if not segment.syncing:
                     segment.close()
-            waiting = sum(not isinstance(item, bytes) for item in self.intake.pending)
-            return waiting + sum(chunk.packets for chunk in self._carried)
+            return self.intake.packets + sum(chunk.packets for chunk in self._carried)
 
     @property
     def lost_packets(self) -> int:

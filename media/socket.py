@@ -25,6 +25,7 @@ from functools import partial
 from typing import Final
 
 from media.loop import MediaLoop
+from media.numbers import OutboxNumbers
 from media.srtp import BUFFER_BYTES, MAX_PLAIN_BYTES, PacketBuffer
 
 Address = bytes
@@ -145,7 +146,7 @@ except ImportError:  # not built
     take_in, hand_over = take_in_in_python, hand_over_in_python
 
 
-class Outbox:
+class Outbox(OutboxNumbers):
     """Datagrams on their way out: filled one by one, handed to the kernel together.
 
     In the hot loop: fill `buffers[posted]`, write the address into `receivers[posted]`, count

@@ -15,6 +15,8 @@ from typing import Any
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi, lib
 
+from media.numbers import SessionNumbers
+
 # A full Ethernet MTU plus SRTP's largest trailer (index 4 + tag 16 + MKI 128), rounded up.
 BUFFER_BYTES = 2048
 # protect() writes behind the packet; whoever fills a buffer leaves this much room.
@@ -63,14 +65,14 @@ class PacketBuffer:
         return buffer
 
 
-class SrtpSession:
+class SrtpSession(SessionNumbers):
     """One direction of one leg: keys, rollover counters and the replay window of each SSRC.
 
     `context` is libsrtp's handle, and `handle` its address; both are valid only while this object
     lives; tables that copy them for speed must also hold the session.
     """
 
-    __slots__ = ("_owner", "context", "handle")
+    __slots__ = ("_owner", "context")
 
     def __init__(self, session: Session) -> None:
         self._owner = session

@@ -4,8 +4,9 @@
     (one transport)  (one SSRC)  (a live track)           (its forwarding)  (of the receiver)
 
 peer.py fills them, router.py and feedback.py walk them. They are mutable, slotted and free of
-properties on purpose: a lookup here happens for every packet, and a later loop in C can use the
-same shapes. All times are monotonic nanoseconds; all numbers of RTP are taken modulo their width.
+properties on purpose: a lookup here happens for every packet, and the fast lane in C walks the same
+tables; the numbers that it changes lie in their bases (media/numbers.py). All times are monotonic
+nanoseconds; all numbers of RTP are taken modulo their width.
 """
 
 import secrets
@@ -17,6 +18,7 @@ from media.bitrate import Downlink, Uplink
 from media.events import MediaEvent
 from media.freezes import Stillness
 from media.ice import Credentials
+from media.numbers import LegNumbers, PublicationNumbers, SourceNumbers, SubscriptionNumbers
 from media.socket import Address
 from media.srtp import SrtpSession
 from media.taps import PartyTap
@@ -35,14 +37,13 @@ CachedPacket = tuple[int, int, bytes]
 """(publication's sequence number, publication's timestamp, the packet as it was received)."""
 
 
-class Leg:
+class Leg(LegNumbers):
     """One transport of one participant: an ICE name, a DTLS association, a pair of SRTP keys."""
 
     __slots__ = (
         "address",
         "allowed_at_ns",
         "back_at_ns",
-        "bytes_in",
         "bytes_out",
         "connected_at_ns",
         "consent_at_ns",
@@ -51,20 +52,16 @@ class Leg:
         "declared_repairs",
         "downlink",
         "inbound",
-        "is_connected",
-        "last_packet_ns",
         "local_ssrc",
         "loss_in",
         "notify",
         "number",
         "numbers",
         "outbound",
-        "packets_in",
         "packets_out",
         "participant_id",
         "publications",
         "refresh",
-        "rejected",
         "remote_ufrag",
         "repairs",
         "reporters",
@@ -138,27 +135,19 @@ class Leg:
         self.allowed_at_ns = 0  # when it was last told (REMB); 0 = never
 
 
-class Publication:
+class Publication(PublicationNumbers):
     """A participant's live track. It keeps its identity, numbering and clock across legs."""
 
     __slots__ = (
         "cache",
-        "cache_mask",
         "is_live",
         "is_muted",
-        "is_open",
-        "is_speaking",
         "keyframe_asked_ns",
         "keyframe_due_ns",
         "keyframe_from_seq",
         "keyframe_missed_seq",
-        "last_arrival_ns",
-        "loud_packets",
-        "loud_until_ns",
         "mid",
         "name",
-        "next_seq",
-        "next_timestamp",
         "participant_id",
         "sought_seq",
         "source",
@@ -202,41 +191,27 @@ class Publication:
         self.loud_until_ns = 0
 
 
-class Source:
+class Source(SourceNumbers):
     """One media SSRC on one leg, and how its numbers map onto the publication's."""
 
     __slots__ = (
-        "advanced",
         "advanced_at_anchor",
         "advanced_reported",
-        "clock_rate",
         "codec",
-        "extension_at",
         "extension_head",
-        "extension_id",
         "first_seq",
         "has_nack",
         "holes",
-        "is_anchored",
-        "jitter",
-        "last_timestamp",
         "leg",
         "nack_budget",
-        "next_seq",
         "overtaken",
-        "payload_type",
         "publication",
-        "received",
         "received_reported",
         "received_sampled",
         "recovered",
         "report_arrival_ns",
         "report_ntp",
-        "seq_offset",
         "ssrc",
-        "timestamp_offset",
-        "track_index",
-        "transit",
         "unrecovered",
     )
 
@@ -281,7 +256,7 @@ class Source:
         self.extension_at = 0
 
 
-class Subscription:
+class Subscription(SubscriptionNumbers):
     """The forwarding of one publication to one leg."""
 
     __slots__ = (
@@ -293,8 +268,6 @@ class Subscription:
         "leg",
         "loss",
         "numbers",
-        "octets",
-        "packets",
         "paused_at_ns",
         "paused_seq",
         "payload_types",
@@ -305,9 +278,6 @@ class Subscription:
         "resend_budget",
         "resent",
         "rtx_seq",
-        "rtx_ssrc",
-        "seq_offset",
-        "ssrc",
         "timestamp_offset",
     )
 

@@ -381,8 +381,8 @@ async def test_a_packet_that_slips_in_while_the_recording_is_closed_begins_no_fi
     desk.send(5)
     desk.tick()
     desk.recorder.close_now(patience_s=0)
-    # The loop had found the tap open just before, and comes to its list just after.
-    desk.tap.intake.pending.append((desk.track, desk.clock.monotonic_ns(), b"late"))
+    # The loop had found the tap open just before, and comes to what waits just after.
+    desk.tap.intake.keep(desk.track, b"late", desk.clock.monotonic_ns())
     desk.tick(2000)
     (only,) = journal.journals_in(desk.directory)
     assert manifest.recover(desk.directory, patience_s=0).journals[0].path == only.name

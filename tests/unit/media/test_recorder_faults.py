@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from media import journal, manifest, party_tap, recorder, segment
 from media.disk import OsDisk
 from media.journal import LostPackets, RecordType
 from media.recorder import Recorder, RecordingState, RecordingUnavailable
+from media.taps import Intake
 from media.tracks import CodecInfo, TrackName
 from media.verification import verify
 
@@ -533,25 +535,34 @@ def test_a_file_given_up_before_its_sync_began_is_closed_and_the_next_is_synced(
     talk.recorder.seal_now()
 
 
-def test_a_pass_without_memory_loses_nothing_and_stops_nobody_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    talk = Talk(tmp_path / "recording", OsDisk())
-    real, left = journal.encode_batch, 3
+class Scarce:
+    """An intake whose answer finds no memory, at these of the calls to any of its kind."""
 
-    def scarce(seed: int, batch: list[journal.ArrivedPacket | bytes]) -> journal.EncodedBatch:
-        nonlocal left
-        left -= 1
-        if left in (0, 1):
+    def __init__(self, real: Intake, calls: list[int], fails: set[int]) -> None:
+        vars(self).update(real=real, calls=calls, fails=fails)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["real"], name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(vars(self)["real"], name, value)
+
+    def take(self) -> object:
+        calls, fails = vars(self)["calls"], vars(self)["fails"]
+        calls.append(len(calls))
+        if calls[-1] in fails:
             raise MemoryError
-        return real(seed, batch)
+        return vars(self)["real"].take()
 
+
+def test_a_pass_without_memory_loses_nothing_and_stops_nobody_else(tmp_path: Path) -> None:
+    talk, calls = Talk(tmp_path / "recording", OsDisk()), list[int]()
     talk.go_on(1)
-    monkeypatch.setattr(journal, "encode_batch", scarce)
-    talk.go_on(2)  # the second party's first, and the first party's second
-    monkeypatch.setattr(journal, "encode_batch", real)
-    talk.go_on(1)
-    assert left <= 0
+    for tap in talk.taps:
+        # The second party's first, and the first party's second.
+        tap.intake = Scarce(tap.intake, calls, {1, 2})  # type: ignore[assignment]
+    talk.go_on(3)
+    assert len(calls) == 6
     assert talk.kept() == set(talk.sent)
     talk.recorder.seal_now()
     assert talk.recorder.status().lost_packets == 0
