@@ -12,6 +12,7 @@ Live (this page's upper half; nothing here knows files or the database)
     node      MediaNode: one UDP port, the guard before every parser; MediaRoom: who is here
     peer      one participant: offers and answers, publications, legs, silence, quality
     tables    Leg, Source, Publication, Subscription: the plain data that the hot loop walks
+    numbers   what of them every packet changes: C structures, where those could be built
     router    the hot loop; new SSRCs, holes, repairs, codec changes
     fastlane  its common case in C (_fastlane.c), where that could be built; the same tables
     loop      the event loop, in whose wait the fast lane relays: no Python between two packets
