@@ -4,8 +4,9 @@
    This file does the same to the same tables (media/tables.py) for the packets that make up nearly
    all of a call: known address, known SSRC, the very next sequence number, the usual payload type,
    the gate open. Whatever is different in any way is left untouched and returned to Python, so a
-   special case exists once. It reads and writes the very objects that Python does, through the
-   places of their slots, so nothing is kept twice and nothing needs to be brought into line.
+   special case exists once. It walks the very tables that Python does, their objects through the
+   places of their slots, their numbers as C structures (media/numbers.py), so nothing is kept twice
+   and nothing needs to be brought into line.
 
    Why at all: an interpreter that is woken a thousand times a second finds the processor's caches
    cold each time, and then a hundred lines of Python cost three to four times what they cost in a
@@ -214,7 +215,8 @@ static inline PyObject *triple(PyObject *first, PyObject *second, PyObject *pack
 /* -- The journal's records ----------------------------------------------------------------------- */
 
 #ifdef __x86_64__
-enum { RTP_RECORD = 2, MOST_TRACKS = 256, MOST_PAYLOAD = 0xFFFF, FIRST_ROOM = 4096 };
+enum { RTP_RECORD = 2, MOST_TRACKS = 256, MOST_PAYLOAD = 0xFFFF };
+enum { FIRST_ROOM = 512, USUAL_MOST = 65536 };
 
 /* taps.Intake. What waits for the writer is encoded as it comes, while the packet is still near: later
    it would have to be fetched from memory once more. */
@@ -363,23 +365,35 @@ static PyObject *intake_take(Intake *intake, PyObject *nothing)
         Py_RETURN_NONE;
     PyObject *taken = NULL;
     LONGLONG waiting;
-    do { /* to make objects may set the collector off, and that lets the loop's thread put more here */
+    int is_roomy;
+    do { /* To make objects may set the collector off, and that lets the loop's thread put more here,
+            into another buffer perhaps. */
         waiting = intake->waiting;
-        PyObject *counts = intake_counts(intake);
+        is_roomy = PyBytes_GET_SIZE(intake->records) > 2 * intake->used;
+        /* What waits for a disk is bounded by its length: it must not hold far more than that. */
+        PyObject *records = is_roomy
+            ? PyBytes_FromStringAndSize(PyBytes_AS_STRING(intake->records), intake->used)
+            : Py_NewRef(intake->records);
+        PyObject *counts = records == NULL ? NULL : intake_counts(intake);
         PyObject *found = counts == NULL ? NULL
-            : Py_BuildValue("OLLKKO", intake->records, waiting, intake->packets,
+            : Py_BuildValue("OLLKKO", records, waiting, intake->packets,
                             (unsigned long long)intake->from_ns, (unsigned long long)intake->to_ns,
                             counts);
         Py_XDECREF(counts);
+        Py_XDECREF(records);
         Py_XSETREF(taken, found);
         if (taken == NULL)
             return NULL;
     } while (intake->waiting != waiting);
-    /* Nobody has seen these bytes: they may be cut to what was written, which cannot fail. */
-    Py_SET_SIZE(intake->records, intake->used);
-    PyBytes_AS_STRING(intake->records)[intake->used] = 0;
+    if (!is_roomy) {
+        /* Nobody has seen these bytes: they may be cut to what was written, which cannot fail. */
+        Py_SET_SIZE(intake->records, intake->used);
+        PyBytes_AS_STRING(intake->records)[intake->used] = 0;
+    }
     Py_CLEAR(intake->records);
-    intake->usual = intake->used < FIRST_ROOM ? FIRST_ROOM : intake->used + intake->used / 4;
+    intake->usual = intake->used + intake->used / 4;
+    if (intake->usual < FIRST_ROOM || intake->usual > USUAL_MOST)
+        intake->usual = intake->usual < FIRST_ROOM ? FIRST_ROOM : USUAL_MOST;
     intake->used = 0;
     intake->waiting = intake->packets = 0;
     intake->from_ns = intake->to_ns = 0;

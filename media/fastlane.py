@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _built: ModuleType | None
 try:
     from media import _fastlane as _built
+    from media._fastlane import OutboxNumbers as _  # noqa: F401  what was built before fits no longer
 except ImportError:  # not built here: Python does all of it
     _built = None
 

@@ -1,9 +1,10 @@
 """One participant's leg on its way to the disk: what waits, what is written, what is repeated.
 
-The relay's loop only puts the packet it holds on a list; the writer (media/writer.py) makes records
-of them and gives these to the kernel, the syncing threads ask the disk to keep them. While the disk
-takes nothing, packets wait in a bounded buffer, and what does not fit is counted and told. When the
-leg ends its file is sealed, synced and closed, and nothing of it stays but counters.
+The relay's loop only puts the packet it holds into the intake (media/taps.py), where it becomes a
+record; the writer (media/writer.py) gives these to the kernel, the syncing threads ask the disk to
+keep them. While the disk takes nothing, packets wait in a bounded buffer, and what does not fit is
+counted and told. When the leg ends its file is sealed, synced and closed, and nothing of it stays
+but counters.
 """
 
 import contextlib
@@ -158,7 +159,7 @@ class PartyTap:
         return index
 
     def rtp(self, track_index: int, packet: bytes, arrival_ns: int) -> None:
-        """One decrypted RTP packet as received. Kept until it is written, not copied."""
+        """One decrypted RTP packet as received. Waits until it is written."""
         size = len(packet)
         if not 0 <= track_index < len(self._tracks) or size > journal.MAX_PAYLOAD_BYTES:
             # The relay must not fall over a caller's mistake, and the loss must be on the record.
@@ -167,6 +168,7 @@ class PartyTap:
             size + journal.OVERHEAD_BYTES, arrival_ns
         ):
             self.intake.keep(track_index, packet, arrival_ns)
+            self.intake.accepted_bytes += size + journal.OVERHEAD_BYTES
 
     def rtcp_sr(self, track_index: int, ntp_time: int, rtp_time: int, arrival_ns: int) -> None:
         """A sender report of this track: the sender's NTP time (64 bits) and RTP time."""
@@ -194,6 +196,7 @@ class PartyTap:
     def _append(self, record: bytes, at_ns: int) -> None:
         if self._has_room(len(record), at_ns, packets=0):
             self.intake.add(record)
+            self.intake.accepted_bytes += len(record)
 
     @property
     def waiting_bytes(self) -> int:
@@ -201,7 +204,7 @@ class PartyTap:
         return self.intake.accepted_bytes - self._taken_bytes + self._carried_bytes
 
     def _has_room(self, size_bytes: int, at_ns: int, packets: int = 1) -> bool:
-        """Whether one more record may wait; if so, it is counted as waiting."""
+        """Whether one more record may wait. Who then lets it wait counts it, in that order."""
         if self._closed:
             return False  # the session is over; what still trickles in belongs to nobody
         waiting_bytes = self.waiting_bytes
@@ -212,7 +215,6 @@ class PartyTap:
             return False
         if self._is_losing:
             self._tell_loss()
-        self.intake.accepted_bytes += size_bytes
         return True
 
     def _lose(self, at_ns: int, packets: int = 1) -> None:
@@ -227,10 +229,11 @@ class PartyTap:
         gap = LostPackets(
             self._lost_from_ns, self._lost_to_ns, self._lost_packets, self.trouble or "buffer_full"
         )
-        self._is_losing, self._lost_packets = False, 0
         record = journal.encode_gap(self._seed, journal.NO_TRACK, gap)
         self.intake.add(record)
+        # Last: without memory for it, the loss is still to be told.
         self.intake.accepted_bytes += len(record)
+        self._is_losing, self._lost_packets = False, 0
         self.intake.is_open = True
 
     # --- the writer's side -----------------------------------------------------------------------
@@ -299,7 +302,7 @@ class PartyTap:
             segment.give_back()
 
     def _take_pending(self) -> None:
-        """Turn what the loop has left here into one chunk of records."""
+        """Make one chunk of what the loop has left here."""
         taken = self.intake.take()
         if taken is None:
             return

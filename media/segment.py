@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ ahead of it, and a leg that was lost at once holds no more than the first."""
 HASH_AT_BYTES: Final = 64 * 1024
 """To hash a pass's few thousand bytes by themselves costs more in giving up the interpreter and
 getting it back than in hashing."""
+HASH_AT_PIECES: Final = 64
 BOOK_AGAIN_NS: Final = 5_000_000_000
 """A full disk is not asked at every pass: some file systems search long before they refuse."""
 
@@ -86,6 +88,9 @@ class Segment:
 
     def append(self, data: bytes, records: int) -> None:
         """All or nothing as far as the file system allows; raises `OSError` after undoing."""
+        if self._unhashed_bytes >= HASH_AT_BYTES or len(self._unhashed) >= HASH_AT_PIECES:
+            # Before anything is written: without memory nothing has happened.
+            self._hash([b"".join(self._unhashed)])
         done = 0
         try:
             while done < len(data):
@@ -102,11 +107,11 @@ class Segment:
         self.records += records
         self._unhashed.append(data)
         self._unhashed_bytes += len(data)
-        if self._unhashed_bytes >= HASH_AT_BYTES:
-            self._hash()
 
-    def _hash(self) -> None:
-        self._digest.update(b"".join(self._unhashed))
+    def _hash(self, pieces: Sequence[bytes]) -> None:
+        """These are all that is unhashed, in order."""
+        for piece in pieces:
+            self._digest.update(piece)
         self._unhashed.clear()
         self._unhashed_bytes = 0
 
@@ -196,7 +201,7 @@ class Segment:
         return oldest
 
     def seal(self, reason: SealReason, at_ns: int) -> None:
-        self._hash()
+        self._hash(self._unhashed)
         seal = Seal(reason, self.records, self.size_bytes, self._digest.hexdigest())
         self.append(journal.encode_seal(self.header.crc_seed, at_ns, seal), 1)
         self.is_sealed = True

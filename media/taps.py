@@ -29,8 +29,8 @@ class Intake:
     """Where a leg's packets wait for the writer, and how many bytes of them may.
 
     Loop and writer share it without a lock of ours: the loop only adds, the writer only takes, and
-    under the interpreter lock each of these is atomic. `limit_bytes` is the writer's, all else the
-    loop's: each changes only its own, and reads the other's as it stands.
+    what is added while it takes is there for the next time. `limit_bytes` is the writer's, all else
+    the loop's: each changes only its own, and reads the other's as it stands.
 
     Where it could be built, this is the class of that name in `media/_fastlane.c`, which encodes
     each packet as it comes.

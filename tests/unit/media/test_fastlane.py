@@ -2,13 +2,14 @@
 
 import gc
 import random
+import tracemalloc
 from dataclasses import asdict
 from inspect import getmembers, ismemberdescriptor
 from typing import Any
 
 import pytest
 
-from media import journal, numbers
+from media import journal, numbers, taps
 from media.events import SpeakingChanged
 from media.fastlane import built_as
 from media.numbers import LegNumbers
@@ -41,6 +42,7 @@ class Both:
     """The same room twice, once with the lane in front. What is random in a room is made equal."""
 
     def __init__(self, seed: int) -> None:
+        self.records_compared = 0
         self.python, self.c = Relay(), Relay(is_in_c=True)
         for relay in (self.python, self.c):
             relay.record()
@@ -86,6 +88,10 @@ class Both:
     def compare(self) -> None:
         in_python, in_c = ((i.waiting, i.packets, i.accepted_bytes) for i in self.intakes())
         assert in_c == in_python
+        if in_c[0] > 5:
+            recorded, recorded_in_c = (intake.take() for intake in self.intakes())
+            assert recorded_in_c == recorded
+            self.records_compared += in_c[0]
         assert self.tables(self.c) == self.tables(self.python)
         assert self.c.delivered(self.c.bob) == self.python.delivered(self.python.bob)
         assert self.c.alice.tap.packets == self.python.alice.tap.packets
@@ -189,6 +195,7 @@ def test_a_storm_of_packets_leaves_the_same_tables_and_copies(seed: int) -> None
         both.compare()
     begun, ended = (both.c.alice.events.count(SpeakingChanged(speaking=s)) for s in (True, False))
     assert min(begun, ended) > 1, "nobody began to speak and ended"
+    assert both.records_compared > 100
     assert both.c.taken_by_lane > 200, "the storm never met the common case"
     assert both.c.taken_by_lane < 1200, "the storm was nothing but the common case"
 
@@ -321,16 +328,18 @@ def test_what_comes_while_it_is_taken_is_taken_next() -> None:
 
     class Late:
         def __del__(self) -> None:
-            seen.append(intake.put(0, b"late", 2))
+            seen.append(intake.put(0, bytes(60_000), 2))  # the buffer becomes another one
 
     gone = 0
     before = gc.get_threshold()
-    gc.set_threshold(1)
     try:
-        for _ in range(50):
+        for turn in range(200):
+            gc.set_threshold(0)
+            gc.collect()  # and with it every kept tuple and list: new ones must be made
             late = Late()
             late.itself = late  # type: ignore[attr-defined]
             del late
+            gc.set_threshold(1 + turn % 8)
             intake.put(0, b"packet", 1)
             taken = intake.take()
             assert taken is not None
@@ -341,5 +350,44 @@ def test_what_comes_while_it_is_taken_is_taken_next() -> None:
             )
     finally:
         gc.set_threshold(*before)
-    assert gone + intake.packets == 50 + len(seen)
+    assert gone + intake.packets == 200 + len(seen)
     assert len(seen) > 10, "the collector never came between"
+
+
+def test_what_cannot_be_encoded_now_waits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    intake = InPython(1000, 1)
+    intake.tracks = 1
+    assert intake.put(0, b"packet", 5)
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as scarce, pytest.raises(MemoryError):
+        scarce.setattr(taps, "encode_batch", without_memory)
+        intake.take()
+    assert (intake.waiting, intake.packets) == (1, 1)
+    taken = intake.take()
+    assert taken is not None
+    assert taken[1:3] == (1, 1)
+
+
+@needs_intake
+def test_what_is_taken_holds_no_more_memory_than_its_length() -> None:
+    intake = Intake(1 << 30, 1)
+    intake.tracks = 1
+    for _ in range(3):
+        assert intake.put(0, bytes(60_000), 5)
+        intake.take()
+    assert intake.put(0, bytes(60), 5)
+    few = intake.take()
+    assert few is not None
+    tracemalloc.start()
+    try:
+        kept = []
+        for _ in range(500):
+            assert intake.put(0, bytes(60), 5)
+            kept.append(intake.take())
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 500 * 700  # a record of 76 bytes, its tuple, list and numbers

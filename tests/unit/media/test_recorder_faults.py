@@ -7,7 +7,7 @@ runs it again once for each of them, failing there; every run asserts that its f
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -566,6 +566,50 @@ def test_a_pass_without_memory_loses_nothing_and_stops_nobody_else(tmp_path: Pat
     assert talk.kept() == set(talk.sent)
     talk.recorder.seal_now()
     assert talk.recorder.status().lost_packets == 0
+
+
+def test_no_memory_for_the_digest_writes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, real, fails = Talk(tmp_path / "recording", OsDisk()), segment.Segment._hash, [1, 2]
+    monkeypatch.setattr(segment, "HASH_AT_BYTES", 1000)
+
+    def scarce(one: segment.Segment, pieces: Sequence[bytes]) -> None:
+        if fails:
+            fails.pop()
+            raise MemoryError
+        real(one, pieces)
+
+    talk.go_on(3)
+    monkeypatch.setattr(segment.Segment, "_hash", scarce)
+    talk.go_on(20)
+    talk.recorder.seal_now()
+    assert not fails
+    kept = [p for path in journal.journals_in(talk.directory) for p in packets_of(path)]
+    assert sorted(kept) == sorted(talk.sent)
+    assert verify(talk.directory).is_intact
+
+
+def test_a_loss_that_finds_no_memory_to_be_told_is_told_later(tmp_path: Path) -> None:
+    talk = Talk(tmp_path / "recording", OsDisk())
+    tap, track, now_ns = talk.taps[0], talk.tracks[0], talk.clock.monotonic_ns()
+    tap.rtp(track, bytes(70_000), now_ns)  # too large for a record: lost
+
+    class Full(Scarce):
+        def add(self, record: bytes) -> None:
+            raise MemoryError
+
+    real = tap.intake
+    tap.intake = Full(real, [], set())  # type: ignore[assignment]
+    with pytest.raises(MemoryError):
+        tap.rtp(track, b"after it", now_ns)
+    tap.intake = real
+    before_bytes = tap.waiting_bytes
+    tap.rtp(track, b"after it", now_ns)
+    assert tap.waiting_bytes > before_bytes
+    talk.go_on(2)
+    assert [(gap.packets, gap.cause) for gap in talk.gaps()] == [(1, "buffer_full")]
+    assert real.is_open
 
 
 async def test_the_end_waits_for_a_disk_that_comes_back(
